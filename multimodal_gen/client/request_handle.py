@@ -13,6 +13,7 @@ from multimodal_gen.client.own_process import OwnProcess
 from multimodal_gen.errors import MultimodalGenError, from_wire
 from multimodal_gen.messages.reply import Evaluations
 from multimodal_gen.messages.request import Runner
+from multimodal_gen.messages.request_warning import RequestWarning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +45,7 @@ class Output:
     fps: int | None
     timings: dict[str, float]
     batch_sizes: list[int]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[RequestWarning, ...] = ()
     """Parts of the request that had no effect, or another than requested."""
     audio: np.ndarray[Any, Any] | None = None
     """Sound, float32 [channels, samples] of about -1 to 1; None without."""
@@ -58,7 +59,7 @@ class Output:
     """Numbers of evaluations that were computed, and extrapolated."""
 
 
-def warnings_of(outputs: Sequence[Output]) -> tuple[str, ...]:
+def warnings_of(outputs: Sequence[Output]) -> tuple[RequestWarning, ...]:
     """Return the warnings of a request's outputs, each once."""
     return tuple(dict.fromkeys(warning for output in outputs for warning in output.warnings))
 

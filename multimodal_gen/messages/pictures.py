@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.checks.fitting_sizes import fitting_frames
 from multimodal_gen.messages.codec import MAX_CLIENT_FRAME_BYTES, FrameHeader, header_of
-from multimodal_gen.messages.fitting_sizes import fitting_frames
 from multimodal_gen.messages.model_info import ModelInfo
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.request import Runner as Runner
+from multimodal_gen.messages.request_warning import RequestWarning
 
 
 class Phase(StrEnum):
@@ -132,7 +133,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     enlarging: EnlargingWork | None = None
     steps: int | None = None
     """User-visible steps; None when all requested steps are run."""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[RequestWarning, ...] = ()
     """For the request's result."""
     prompt_notes: tuple[str, ...] = ()
     """For the request's result: how its prompts were read."""
@@ -218,7 +219,7 @@ class AdapterRead(msgspec.Struct, frozen=True, kw_only=True, tag="adapter_read")
     """Digest of its files, which must be equal on all ranks."""
     size: int = 0
     """Bytes that it takes on this rank."""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[RequestWarning, ...] = ()
     """For the results of requests that use it."""
     error: WireError | None = None
 

@@ -10,6 +10,7 @@ from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import PROTOCOL_VERSION, Runner
+from multimodal_gen.messages.request_warning import RequestWarning
 
 
 class WireError(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     batch_sizes: list[int] = []
     """Number of requests that shared each evaluation."""
     evaluations: Evaluations | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[RequestWarning, ...] = ()
     """Parts of the request that had no effect, or another than requested."""
     revised_prompt: str | None = None
     """The prompt that was used, if it was enhanced."""

@@ -16,8 +16,9 @@ from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.configs.second_pass import enlarged_by_model, naming_upscale, second_pass
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.checks.fitting_sizes import fitting_size, latent_frames, too_large
+from multimodal_gen.messages.checks.schedule import check_schedule
 from multimodal_gen.messages.codec import FrameHeader
-from multimodal_gen.messages.fitting_sizes import fitting_size, latent_frames, too_large
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import (
     Pictures,
@@ -28,7 +29,6 @@ from multimodal_gen.messages.pictures import (
     strength_of,
 )
 from multimodal_gen.messages.request import Req
-from multimodal_gen.messages.schedule_checks import check_schedule
 
 MAX_LORA_SCALE = 100
 MAX_CONTROL_SCALE = 100

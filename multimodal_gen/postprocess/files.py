@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.postprocess.images import QUALITY, ImageFormat, encode_image
 from multimodal_gen.postprocess.sound import Sound, encode_wav
 from multimodal_gen.postprocess.video import encode_gif, encode_mp4
@@ -65,7 +66,7 @@ class Destination:
         write_atomically(path, encode_file(output, path.suffix.lower(), recipe))
         return path
 
-    def warnings(self, output: Output) -> tuple[str, ...]:
+    def warnings(self, output: Output) -> tuple[RequestWarning, ...]:
         """Parts of the output that its file does not have."""
         suffix = self.path.suffix.lower() if self.first is None else ".mp4"
         return () if output.audio is None else sound_warnings(suffix)
@@ -100,11 +101,12 @@ def encode_file(
     return encode_image(output.pixels[0], _PICTURES[suffix], recipe, quality)
 
 
-def sound_warnings(suffix: str) -> tuple[str, ...]:
+def sound_warnings(suffix: str) -> tuple[RequestWarning, ...]:
     """Warnings about the sound of an output that is written in the format that `suffix` names."""
     if suffix in (".mp4", _SOUND):
         return ()
-    return (f"the sound is left out, as a {suffix} file has none: use .mp4 to keep it",)
+    text = f"the sound is left out, as a {suffix} file has none: use .mp4 to keep it"
+    return (RequestWarning("sound_left_out", None, text),)
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:

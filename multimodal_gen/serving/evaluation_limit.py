@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import naming_upscale, second_pass
+from multimodal_gen.messages.checks.fitting_sizes import latent_frames, too_large
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
-from multimodal_gen.messages.fitting_sizes import latent_frames, too_large
 from multimodal_gen.messages.model_info import ModelInfo
 
 DEFAULT_S = 30.0

@@ -10,7 +10,7 @@ import msgspec
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.step_cache import at_least
-from multimodal_gen.messages.fitting_sizes import fitting_frames
+from multimodal_gen.messages.checks.fitting_sizes import fitting_frames
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 
 _NAMES = ("max_pixels", "max_frames", "max_steps")

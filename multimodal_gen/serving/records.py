@@ -13,6 +13,7 @@ import msgspec
 from multimodal_gen.client.request_handle import Output, warnings_of
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request_warning import RequestWarning, as_plain, from_plain
 from multimodal_gen.postprocess.sound import Sound
 from multimodal_gen.serving.task import Status
 
@@ -35,7 +36,7 @@ class JobRequest(msgspec.Struct, frozen=True):
         height, width = outputs[0].pixels.shape[1:3]  # larger than asked for if it was upscaled
         meta["size"] = f"{width}x{height}"
         if warnings := warnings_of(outputs):
-            meta["warnings"] = [*self.meta.get("warnings", ()), *warnings]
+            meta["warnings"] = as_plain([*from_plain(self.meta.get("warnings", ())), *warnings])
         if any(output.revised_prompt is not None for output in outputs):
             meta["revised_prompts"] = [output.revised_prompt for output in outputs]
         if any(output.evaluations is not None for output in outputs):
@@ -71,6 +72,11 @@ class JobRecord:
     @property
     def meta(self) -> dict[str, Any]:
         return self.request.meta
+
+    @property
+    def warnings(self) -> list[RequestWarning]:
+        """Those known so far: all of them once it is completed."""
+        return from_plain(self.meta.get("warnings", ()))
 
     def revised_prompt(self, index: int) -> str | None:
         """The prompt of output `index`, if it is made and its prompt was enhanced."""

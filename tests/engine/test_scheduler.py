@@ -13,6 +13,7 @@ import pytest
 import zmq
 from http_serving import eventually
 from no_model import MODEL
+from told import texts
 
 from multimodal_gen.client.request_handle import RequestHandle
 from multimodal_gen.client.scheduler_client import SchedulerClient
@@ -39,6 +40,7 @@ from multimodal_gen.messages.plan import (
 )
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.messages.validation import requests_of
 from multimodal_gen.runtime.scheduler import client_gateway, cost_bulletin
 from multimodal_gen.runtime.scheduler import scheduler as module
@@ -457,10 +459,17 @@ def test_a_result_has_the_warnings_about_its_loras_and_its_own(
     handle = ranks.client.submit(lora_request("ink"))
     (load,) = ranks.plan().load
     ranks.say(0, Ack(number=0, rank=0))
-    ranks.say(0, AdapterRead(number=load.number, rank=0, warnings=("of the file",)))
+    ranks.say(
+        0,
+        AdapterRead(
+            number=load.number, rank=0, warnings=(RequestWarning("adapter", "lora", "of the file"),)
+        ),
+    )
     pixels = np.zeros((1, 8, 8, 3), np.uint8)
     prepared = Prepared(
-        batch_keys=(EvaluationRun(BatchKey(16), 1, 1),), decode_chunks=1, warnings=("its own",)
+        batch_keys=(EvaluationRun(BatchKey(16), 1, 1),),
+        decode_chunks=1,
+        warnings=(RequestWarning("no_effect", None, "its own"),),
     )
     acks: dict[Phase, dict[str, Any]] = {
         Phase.ENCODE: {"prepared": {handle.id: prepared}},
@@ -473,7 +482,7 @@ def test_a_result_has_the_warnings_about_its_loras_and_its_own(
         assert plan.work.phase is phase
         ack = Ack(number=plan.number, rank=0, advanced=1, seconds=0.001, **acks[phase])
         ranks.sockets[0].send_multipart(encode(ack, [pixels] if phase is Phase.DECODE else []))
-    assert handle.result(30).warnings == ("its own", "of the file")
+    assert texts(handle.result(30).warnings) == ["its own", "of the file"]
 
 
 def test_clients_are_told_how_long_evaluations_take_and_again_when_that_changes(

@@ -22,6 +22,7 @@ from multimodal_gen.errors import QueueFull
 from multimodal_gen.messages import validation
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request_warning import RequestWarning
 
 
 class QuickEngine(FakeEngine):
@@ -143,7 +144,7 @@ def test_a_warning_that_all_results_have_is_printed_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = QuickEngine()
-    engine.warnings = ("lora='ink': head has no effect",)
+    engine.warnings = (RequestWarning("adapter", "lora", "lora='ink': head has no effect"),)
     generate(engine, monkeypatch)
     shown = capsys.readouterr()
     assert shown.err.count("multimodal-gen: warning: lora='ink': head has no effect") == 1

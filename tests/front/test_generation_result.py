@@ -11,6 +11,7 @@ import pytest
 from multimodal_gen import GenerationResult, SamplingParams
 from multimodal_gen.client.request_handle import Output
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.postprocess.metadata import read_parameters
 
 
@@ -48,12 +49,15 @@ def test_of_several_outputs_timings_are_the_longest_and_batch_sizes_the_first() 
     assert result(1, outputs=3).batch_sizes == [1]
 
 
+A, B = RequestWarning("no_effect", "lora", "a"), RequestWarning("no_effect", "lora", "b")
+
+
 def test_a_warning_of_all_outputs_is_in_the_result_once() -> None:
-    warned = [replace(output, warnings=("a",)) for output in result(1, outputs=2).outputs]
-    warned.append(replace(warned[0], warnings=("b", "a")))
+    warned = [replace(output, warnings=(A,)) for output in result(1, outputs=2).outputs]
+    warned.append(replace(warned[0], warnings=(B, A)))
     assert GenerationResult(tuple(warned), SamplingParams(prompt="a"), "model").warnings == (
-        "a",
-        "b",
+        A,
+        B,
     )
 
 

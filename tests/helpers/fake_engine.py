@@ -14,6 +14,7 @@ from multimodal_gen.errors import Cancelled, EngineDied, MultimodalGenError
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import Req, Runner
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.postprocess.sound import Sound
 
 
@@ -23,7 +24,7 @@ class FakeEngine:
     def __init__(self, model: ModelInfo = MODEL) -> None:
         self.model = model
         self.costs = EvaluationCosts()
-        self.warnings: tuple[str, ...] = ()
+        self.warnings: tuple[RequestWarning, ...] = ()
         """Of every result."""
         self.frames = 1
         self.sound: Sound | None = None

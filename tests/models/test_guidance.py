@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from engineless import load, start
+from told import texts
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.runtime.pipelines.guidance import (
@@ -104,4 +105,4 @@ def test_guidance_that_does_nothing_is_named_in_the_warnings(
 ) -> None:
     asked_for = asked(width=64, height=64, num_inference_steps=2, **params)
     warnings = start(load(checkpoints(name)), asked_for).warnings
-    assert [warning.partition(" has no effect")[0] for warning in warnings] == idle
+    assert [warning.partition(" has no effect")[0] for warning in texts(warnings)] == idle

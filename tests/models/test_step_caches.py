@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from engineless import Output, finish, left, load, run, run_joined, start
+from told import texts
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.step_cache import FEWEST_EVALUATIONS, UNCALIBRATED, StepCache
@@ -98,7 +99,7 @@ def test_families_of_all_kinds_extrapolate(
     length = {"max_sequence_length": 32} if name in ("wan22-ti2v", "ltx2") else {}
     params = replace(FAST, num_inference_steps=12, scheduler=None, **frames, **length)
     state = start(pipeline, params)
-    assert [each for each in state.warnings if "quality" in each] == []
+    assert [each for each in texts(state.warnings) if "quality" in each] == []
     calls = rows_run(pipeline, monkeypatch)
     pipeline.forward(Phase.DENOISE, [state], left(state))
     assert len(calls) == len(computed(state)) < 12
@@ -181,7 +182,7 @@ def test_where_all_must_be_computed_a_warning_says_why(
     params = replace(FAST, **change)
     state = start(pipeline, params)
     assert state.cache is None
-    (warning,) = state.warnings
+    (warning,) = texts(state.warnings)
     assert warning.startswith("quality=fast has no effect: ")
     assert reason in warning
     exact = run(pipeline, replace(params, quality="exact"))
@@ -190,7 +191,7 @@ def test_where_all_must_be_computed_a_warning_says_why(
 
 def test_an_exact_request_has_no_cache(pipeline: ComposedPipeline) -> None:
     state = start(pipeline, HEART)
-    assert (state.cache, state.warnings) == (None, [])
+    assert (state.cache, texts(state.warnings)) == (None, [])
 
 
 def test_a_request_that_is_prepared_again_is_extrapolated_alike(

@@ -12,6 +12,7 @@ import pytest
 from http_serving import MODEL, app_without_engine, ask
 from openai_client import encoded
 from PIL import Image
+from told import texts
 
 from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.entrypoints.http.a1111.input_images.pictures import inputs_of
@@ -96,7 +97,7 @@ def test_a_picture_is_neither_a_path_nor_a_url(image: str) -> None:
 def test_what_of_a_unit_has_no_effect_is_named() -> None:
     unit = {**UNIT, "control_mode": "My prompt is more important", "effective_region_mask": "x"}
     _, warnings = to_sampling_params(body_of(unit), STEERED)
-    assert [warning.split(":")[1].split()[0] for warning in warnings] == [
+    assert [warning.split(":")[1].split()[0] for warning in texts(warnings)] == [
         "control_mode",
         "'effective_region_mask'",
     ]

@@ -18,6 +18,7 @@ from http_serving import MODEL, app_with, ask
 from openai_client import encoded
 from PIL import Image
 from safetensors.torch import save_file
+from told import texts
 
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -103,7 +104,7 @@ def test_a_sampler_and_its_schedule_are_the_ones_that_the_web_ui_means(
     params, warnings = wanted(NOISE_MODEL, sampler_name=sampler, scheduler=scheduler)
     assert (params.scheduler, params.noise_schedule) == (solver, schedule)
     # PLMS, the model's own, has no Karras schedule
-    assert warnings == (
+    assert texts(warnings) == (
         ["scheduler='karras': PLMS uses its own schedule instead"] if sampler == "Automatic" else []
     )
 
@@ -128,7 +129,7 @@ def test_what_a_model_lacks_is_replaced_by_the_nearest_and_that_is_said(
 ) -> None:
     params, warnings = wanted(model, sampler_name=sampler, scheduler=scheduler)
     assert (params.scheduler, params.noise_schedule) == used
-    (said,) = warnings
+    (said,) = texts(warnings)
     assert f": this model uses {warning} instead" in said or warning in said
 
 
@@ -179,7 +180,7 @@ def test_a_loras_scale_is_the_models_and_what_else_is_said_of_it_is_named(
     if warning is None:
         assert warnings == []
     else:
-        assert warning in warnings[0]
+        assert warning in texts(warnings)[0]
 
 
 def test_the_target_of_a_lora_survives_the_text_of_a_file() -> None:
@@ -215,8 +216,8 @@ def test_weights_in_a_prompt_are_said_to_be_text(prompt: str, part: str | None) 
         assert (warnings, negative) == ([], [])
     else:
         said = f"{part} is read as text: weights have no effect on this server"
-        assert warnings == [f"prompt: {said}"]
-        assert negative == [f"negative_prompt: {said}"]
+        assert texts(warnings) == [f"prompt: {said}"]
+        assert texts(negative) == [f"negative_prompt: {said}"]
 
 
 @pytest.mark.parametrize("part", ["[day:night:0.5]", "[cow|horse]", "AND"])
@@ -225,7 +226,7 @@ def test_a_model_that_reads_weights_says_which_parts_it_does_not(part: str) -> N
     params, warnings = wanted(model, prompt=f"(a:1.2) {part} [b]", negative_prompt="(c)")
     assert params.prompt_syntax == "a1111"
     said = "is read as text: prompts don't change or combine on this server"
-    assert warnings == [f"prompt: {part} {said}"]
+    assert texts(warnings) == [f"prompt: {part} {said}"]
 
 
 def _sent_by_webuiapi(call: Callable[[webuiapi.WebUIApi], Any]) -> dict[str, Any]:
@@ -328,14 +329,14 @@ def test_hires_fix_by_a_model(given: dict[str, Any], choice: UpscaleChoice) -> N
 )
 def test_what_hires_fix_does_otherwise_is_told(given: dict[str, Any], warning: str) -> None:
     body = TextToImage(enable_hr=True, width=64, height=64, **given)
-    (said,) = to_sampling_params(body, UPSCALES)[1]
+    (said,) = texts(to_sampling_params(body, UPSCALES)[1])
     assert warning in said
 
 
 def test_hires_fix_of_a_model_that_starts_from_no_images_is_told() -> None:
     params, (warning,) = to_sampling_params(TextToImage(enable_hr=True), PAINTS)
     assert params.upscale is None
-    assert warning == "enable_hr has no effect: this model starts from no images"
+    assert warning.text == "enable_hr has no effect: this model starts from no images"
 
 
 def test_hires_fix_is_in_the_infotext_both_ways() -> None:
@@ -401,7 +402,7 @@ def test_hires_fix_is_in_the_infotext_both_ways() -> None:
 def test_what_has_no_effect_is_named(change: dict[str, Any], warning: str) -> None:
     body, sent = SENT["image"]
     neutral = {"sampler_name": None, "sampler_index": None, "eta": None}
-    (said,) = to_sampling_params(body(**{**sent, **neutral, **change}), PAINTS)[1]
+    (said,) = texts(to_sampling_params(body(**{**sent, **neutral, **change}), PAINTS)[1])
     assert said.startswith(warning) or warning in said
 
 
@@ -414,10 +415,10 @@ def test_crafted_keys_are_shortened_and_their_values_are_not_repeated() -> None:
     body = TextToImage(**{"k" * 1000: "secret", **{f"k{i}": 1 for i in range(100)}})
     _, warnings = to_sampling_params(body, MODEL)
     assert len(warnings) == 40
-    assert warnings[-1] == "and 62 more"
-    assert max(map(len, warnings)) < 120
+    assert texts(warnings)[-1] == "and 62 more"
+    assert max(map(len, texts(warnings))) < 120
     assert "secret" not in str(warnings) + str(body.echo())
-    "\n".join(warnings).encode()
+    "\n".join(texts(warnings)).encode()
 
 
 def test_a_small_region_is_widened_to_the_shape_of_the_request() -> None:
@@ -475,7 +476,7 @@ def test_a_picture_that_is_shown_to_the_model_has_no_strength() -> None:
     body = ImageToImage(init_images=[""], denoising_strength=0.5)
     params, warnings = to_sampling_params(body, edits)
     assert params.strength is None
-    assert "denoising_strength" in warnings[0]
+    assert "denoising_strength" in texts(warnings)[0]
 
 
 def test_the_web_uis_own_strength_is_meant_where_none_is_given() -> None:
@@ -508,7 +509,7 @@ def _mask(given: np.ndarray[Any, Any], **body: Any) -> np.ndarray[Any, Any]:
 
 def test_another_checkpoint_is_not_loaded_and_that_is_said() -> None:
     settings = {"sd_model_checkpoint": "v1-5-pruned.safetensors [abc]"}
-    assert "this server has only owner/name" in wanted(override_settings=settings)[1][0]
+    assert "this server has only owner/name" in wanted(override_settings=settings)[1][0].text
     settings = {"sd_model_checkpoint": "Owner/Name [abc]"}
     assert wanted(override_settings=settings)[1] == []
 
@@ -549,7 +550,7 @@ def test_steps_before_guidance_are_those_of_the_web_ui(share: float, skipped: in
 def test_steps_before_guidance_need_guidance() -> None:
     params, warnings = wanted(override_settings={"skip_early_cond": 0.2})
     assert params.guidance_start == 0
-    assert warnings == ["skip_early_cond has no effect: this model has no guidance"]
+    assert texts(warnings) == ["skip_early_cond has no effect: this model has no guidance"]
     with pytest.raises(InvalidRequest, match="skip_early_cond='a': must be a number from 0 to 1"):
         wanted(override_settings={"skip_early_cond": "a"})
 
@@ -562,7 +563,7 @@ def test_a_quality_is_taken_where_the_model_has_it_also_from_a_text() -> None:
         assert to_sampling_params(body, fast)[0].quality == "fast"
         params, warnings = to_sampling_params(body, FLOW_MODEL)
         assert params.quality == "exact"
-        assert "quality=fast has no effect: this model allows exact" in warnings
+        assert "quality=fast has no effect: this model allows exact" in texts(warnings)
 
 
 def test_text_of_the_web_ui_itself_is_read() -> None:

@@ -17,6 +17,7 @@ import pytest
 from comfyui_client import default_graph, png_of
 from http_serving import eventually
 from PIL import Image
+from told import texts
 
 PACKAGES = ("@stable-canvas/comfyui-client@1.5.9", "ws@8")
 SCRIPT = Path(__file__).parents[1] / "helpers" / "comfyui_node_client.js"
@@ -137,7 +138,7 @@ def test_sillytavern_lists_models_and_gets_an_image(url: str) -> None:
 
     assert eventually(ended)
     assert found["status"]["status_str"] == "success"
-    assert found["status"]["messages"][-1][1]["warnings"] == [
+    assert texts(found["status"]["messages"][-1][1]["warnings"]) == [
         "negative_prompt has no effect: it needs a larger true_cfg_scale"
     ]
     (image,) = (image for each in found["outputs"].values() for image in each["images"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from comfyui_client import ComfyUI, comfyui, default_graph, long_graph, node, png_of
 from PIL import Image
+from told import texts
 from websockets.exceptions import ConnectionClosedOK
 from websockets.sync.client import connect
 
@@ -124,14 +125,14 @@ def test_what_has_no_effect_is_in_the_reply_and_the_history(client: ComfyUI) -> 
     graph = default_graph(seed=41, steps=1, sampler_name="heunpp2")
     said = client.queue(graph).json()
     assert said["node_errors"] == {}
-    first, second = sorted(said["warnings"])
+    first, second = sorted(texts(said["warnings"]))
     assert first.startswith("CheckpointLoaderSimple 4: ckpt_name=v1-5-pruned-emaonly.safetensors")
     assert second.startswith("KSampler 3: sampler_name=heunpp2 is not available")
     client.hear(said["prompt_id"])
     status = client.history(said["prompt_id"])["status"]
     assert status["status_str"] == "success"
     idle = "negative_prompt has no effect: it needs a larger true_cfg_scale"
-    assert status["messages"][-1][1]["warnings"] == [*said["warnings"], idle]
+    assert texts(status["messages"][-1][1]["warnings"]) == [*texts(said["warnings"]), idle]
 
 
 def test_keys_of_paid_nodes_are_not_kept(client: ComfyUI) -> None:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from http_serving import MODEL, app_with, ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from told import texts
 
 from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
@@ -99,7 +100,9 @@ def test_weights_in_a_prompt_are_comfyuis_where_the_model_reads_them() -> None:
     assert read(sent, reads).params.prompt_syntax == "comfyui"
     plain = read(sent)
     assert plain.params.prompt_syntax == "plain"
-    assert plain.warnings[0].endswith("has no effect: stable_diffusion reads weights as text")
+    assert texts(plain.warnings)[0].endswith(
+        "has no effect: stable_diffusion reads weights as text"
+    )
 
 
 def changed(key: str, **inputs: Any) -> Sent:
@@ -129,7 +132,7 @@ def test_cfg_is_true_guidance_where_guidance_is_embedded() -> None:
     assert (params.true_cfg_scale, params.guidance_scale) == (2.0, 3.5)
     noise = read(graph, NOISE)
     assert noise.params.guidance_scale == 2.0
-    assert any("guidance=3.5" in warning for warning in noise.warnings)
+    assert any("guidance=3.5" in warning for warning in texts(noise.warnings))
 
 
 GUIDED = msgspec.structs.replace(NOISE, parameters=GUIDANCE_PARAMETERS)
@@ -156,7 +159,7 @@ def test_patches_of_guidance_are_parameters_where_the_model_has_them(
     graph["20"] = patch
     params = read(graph, GUIDED).params
     assert {name: getattr(params, name) for name in expected} == expected
-    assert any("has no effect" in warning for warning in read(graph, NOISE).warnings)
+    assert any("has no effect" in warning for warning in texts(read(graph, NOISE).warnings))
 
 
 def test_loras_add_up_in_the_order_of_the_model() -> None:

@@ -15,6 +15,7 @@ from comfyui_client import default_graph, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from told import texts
 
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.lora.choice import LoraChoice
@@ -159,7 +160,7 @@ def test_flux_with_a_custom_sampler() -> None:
         1.0,
         None,
     )
-    (warning,) = sampling.warnings
+    (warning,) = texts(sampling.warnings)
     assert warning.startswith("DualCLIPLoader 2: clip_name1=t5.safetensors, clip_name2=clip_l")
 
 
@@ -167,9 +168,9 @@ def test_loader_names_of_the_served_model_give_no_warning() -> None:
     graph = separate_files(**{"13": sampled()})
     del graph["2"]["inputs"]["device"]
     graph["2"]["inputs"]["type"] = "stable_diffusion"
-    assert read(graph, FLUX).warnings == []
+    assert texts(read(graph, FLUX).warnings) == []
     graph["1"]["inputs"] = {"unet_name": "flux1-dev.safetensors", "weight_dtype": "fp8_e4m3fn"}
-    (warning,) = read(graph, FLUX).warnings
+    (warning,) = texts(read(graph, FLUX).warnings)
     assert "unet_name=flux1-dev.safetensors, weight_dtype=fp8_e4m3fn has no effect" in warning
     assert "the served model is always used" in warning
 
@@ -209,7 +210,7 @@ def test_shift_that_the_model_can_not_change_is_named() -> None:
             "13": sampled(model=["4", 0]),
         },
     )
-    warnings = read(graph, SDXL).warnings
+    warnings = texts(read(graph, SDXL).warnings)
     assert any("ModelSamplingSD3 4: shift=3.0 has no effect" in warning for warning in warnings)
 
 
@@ -227,7 +228,7 @@ def test_stable_diffusion_3_with_zeros_for_a_part_of_the_time() -> None:
     )
     sampling = read(graph, model_of("stable_diffusion_3"))
     assert asked(sampling, "negative_prompt", "guidance_scale") == ("blurry", 4.0)
-    assert [w.partition(":")[0] for w in sampling.warnings] == [
+    assert [w.partition(":")[0] for w in texts(sampling.warnings)] == [
         "ConditioningSetTimestepRange 21",
         "ConditioningSetTimestepRange 22",
     ]
@@ -243,21 +244,21 @@ def test_zeros_as_negative_prompt_are_none() -> None:
 
 def test_sdxl_text_node_with_two_texts() -> None:
     size = dict.fromkeys(("width", "height", "target_width", "target_height"), 1024)
-    texts = {"text_g": "a red heart", "text_l": "heart, red", "crop_w": 0, "crop_h": 0, **size}
+    given = {"text_g": "a red heart", "text_l": "heart, red", "crop_w": 0, "crop_h": 0, **size}
     graph = separate_files(
-        **{"5": node("CLIPTextEncodeSDXL", clip=["2", 0], **texts), "13": sampled()}
+        **{"5": node("CLIPTextEncodeSDXL", clip=["2", 0], **given), "13": sampled()}
     )
     sampling = read(graph, SDXL)
     assert sampling.params.prompt == "a red heart"
-    assert any("text_l=heart, red has no effect" in warning for warning in sampling.warnings)
+    assert any("text_l=heart, red has no effect" in warning for warning in texts(sampling.warnings))
     graph["5"]["inputs"]["text_l"] = "a red heart"
-    assert not any("CLIPTextEncodeSDXL" in warning for warning in read(graph, SDXL).warnings)
+    assert not any("CLIPTextEncodeSDXL" in warning for warning in texts(read(graph, SDXL).warnings))
 
 
 def test_flux_text_node_with_guidance() -> None:
-    texts = {"clip_l": "", "t5xxl": "a red heart", "guidance": 2.5}
+    given = {"clip_l": "", "t5xxl": "a red heart", "guidance": 2.5}
     graph = separate_files(
-        **{"5": node("CLIPTextEncodeFlux", clip=["2", 0], **texts), "13": sampled(cfg=1.0)}
+        **{"5": node("CLIPTextEncodeFlux", clip=["2", 0], **given), "13": sampled(cfg=1.0)}
     )
     assert asked(read(graph, FLUX), "prompt", "guidance_scale") == ("a red heart", 2.5)
 
@@ -267,7 +268,7 @@ def test_null_text_is_empty_with_a_warning() -> None:
     graph["7"]["inputs"]["text"] = None
     sampling = read(graph, SDXL)
     assert sampling.params.negative_prompt == ""
-    assert "CLIPTextEncode 7: text is null, and read as an empty text" in sampling.warnings
+    assert "CLIPTextEncode 7: text is null, and read as an empty text" in texts(sampling.warnings)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +282,7 @@ def test_null_text_is_empty_with_a_warning() -> None:
 )
 def test_patches_without_an_effect_are_named(patch: Sent, family: str, warned: bool) -> None:
     graph = separate_files(**{"20": patch, "13": sampled(model=["20", 0])})
-    warnings = read(graph, model_of(family)).warnings
+    warnings = texts(read(graph, model_of(family)).warnings)
     assert any(f"{patch['class_type']} 20 has no effect" in each for each in warnings) is warned
 
 
@@ -296,7 +297,7 @@ def test_steps_of_images_without_an_effect_are_named() -> None:
             "13": sampled(),
         }
     )
-    said = " ".join(read(graph, SDXL).warnings)
+    said = " ".join(texts(read(graph, SDXL).warnings))
     assert "LTXVPreprocess 21: img_compression=35 has no effect" in said
     assert "GrowMask 22: tapered_corners=True has no effect" in said
 
@@ -304,7 +305,7 @@ def test_steps_of_images_without_an_effect_are_named() -> None:
 def test_unknown_inputs_are_named() -> None:
     graph = default_graph()
     graph["3"]["inputs"]["eta"] = 0.5
-    assert "KSampler 3: unknown inputs: eta" in read(graph, SDXL).warnings
+    assert "KSampler 3: unknown inputs: eta" in texts(read(graph, SDXL).warnings)
 
 
 def test_loras_of_both_nodes_add_up() -> None:
@@ -329,7 +330,9 @@ def test_loras_of_both_nodes_add_up() -> None:
     )
     sampling = read(graph, FLUX, ("ink", "oil"))
     assert sampling.params.lora == (LoraChoice("ink", 0.75), LoraChoice("oil", -0.25))
-    assert any("LoraLoader 10: strength_clip=1.0" in warning for warning in sampling.warnings)
+    assert any(
+        "LoraLoader 10: strength_clip=1.0" in warning for warning in texts(sampling.warnings)
+    )
 
 
 def wan_graph(**nodes: Any) -> Sent:
@@ -371,7 +374,9 @@ def test_video_combine_is_a_video_among_gifs() -> None:
     saved, sampling = both(graph, WAN)
     assert saved.video is not None
     assert (saved.key, saved.video.suffix, saved.video.fps) == ("gifs", ".mp4", 24)
-    assert any("format=video/h265-mp4 has no effect" in warning for warning in sampling.warnings)
+    assert any(
+        "format=video/h265-mp4 has no effect" in warning for warning in texts(sampling.warnings)
+    )
 
 
 def experts(start: int = 4) -> Sent:
@@ -416,7 +421,7 @@ def test_two_samplers_are_the_two_experts_of_a_model() -> None:
     names = ("guidance_scale", "guidance_scale_2", "num_inference_steps", "seed")
     assert asked(sampling, *names) == (3.5, 3.0, 8, 5)
     assert sampling.params.lora == (LoraChoice("fast_high", target="transformer"),)
-    assert any("end_at_step=4 has no effect" in warning for warning in sampling.warnings)
+    assert any("end_at_step=4 has no effect" in warning for warning in texts(sampling.warnings))
 
 
 def test_a_lora_before_each_sampler_goes_to_its_expert() -> None:
@@ -749,7 +754,7 @@ def test_ltx_with_its_own_schedule() -> None:
     )
     sampling = read(graph, model_of("ltx"))
     assert asked(sampling, "num_frames", "fps", "num_inference_steps") == (33, 25, 30)
-    assert not any("LTXVScheduler" in warning for warning in sampling.warnings)
+    assert not any("LTXVScheduler" in warning for warning in texts(sampling.warnings))
 
 
 def test_outpainting_pads_the_image() -> None:
@@ -918,7 +923,7 @@ def test_schedulers_are_noise_schedules(
 ) -> None:
     sampling = read(default_graph(scheduler=scheduler), model)
     assert sampling.params.noise_schedule == schedule
-    assert any(f"scheduler={scheduler} has" in each for each in sampling.warnings) is warned
+    assert any(f"scheduler={scheduler} has" in each for each in texts(sampling.warnings)) is warned
 
 
 @pytest.mark.parametrize(("steps", "warned"), [(1, False), (4, True)])
@@ -927,7 +932,7 @@ def test_turbo_scheduler(steps: int, warned: bool) -> None:
     graph["11"] = node("SDTurboScheduler", model=["1", 0], steps=steps, denoise=1.0)
     sampling = read(graph, SDXL)
     assert asked(sampling, "noise_schedule", "num_inference_steps") == (None, steps)
-    assert any("SDTurboScheduler 11" in warning for warning in sampling.warnings) is warned
+    assert any("SDTurboScheduler 11" in warning for warning in texts(sampling.warnings)) is warned
 
 
 def test_karras_scheduler_with_limits_of_its_own() -> None:
@@ -936,7 +941,9 @@ def test_karras_scheduler_with_limits_of_its_own() -> None:
     graph["11"] = node("KarrasScheduler", steps=20, **limits)
     sampling = read(graph, SDXL)
     assert asked(sampling, "noise_schedule", "num_inference_steps") == ("karras", 20)
-    assert any("KarrasScheduler 11: sigma_min=0.1" in warning for warning in sampling.warnings)
+    assert any(
+        "KarrasScheduler 11: sigma_min=0.1" in warning for warning in texts(sampling.warnings)
+    )
 
 
 @pytest.mark.parametrize("family", ["flux", "wan", "stable_diffusion_xl", "cogvideox"])
@@ -953,7 +960,7 @@ def test_sampler_without_a_solver_is_named_with_the_one_used() -> None:
     graph = default_graph(sampler_name="gradient_estimation", scheduler="kl_optimal")
     sampling = read(graph, FLUX)
     assert sampling.params.scheduler == "flow_euler"
-    said = " ".join(sampling.warnings)
+    said = " ".join(texts(sampling.warnings))
     assert (
         "KSampler 3: sampler_name=gradient_estimation is not available: flux uses flow_euler"
         in said
@@ -1049,7 +1056,7 @@ def test_switch_needs_one_of_its_inputs() -> None:
     on, off = read(switched(True), model, ("fast",)), read(switched(False), model)
     assert asked(on, "num_inference_steps", "lora") == (7, (LoraChoice("fast"),))
     assert asked(off, "num_inference_steps", "lora") == (20, ())
-    assert not any("LoraLoader" in warning for warning in off.warnings)
+    assert not any("LoraLoader" in warning for warning in texts(off.warnings))
     graph = switched(False)
     graph["21"]["inputs"]["model"] = ["77", 0]  # Not needed, therefore not looked at.
     assert read(graph, model).params.lora == ()

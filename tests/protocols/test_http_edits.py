@@ -14,6 +14,7 @@ import pytest
 from http_serving import MODEL, app_with, ask
 from openai_client import encoded, pixels_of
 from PIL import Image
+from told import texts
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import QueueFull
@@ -150,7 +151,7 @@ def test_text_in_a_form_becomes_what_the_field_needs(client: openai.OpenAI) -> N
     assert [recipe.params.seed for recipe in recipes] == [5, 9]
     assert recipes[0].params.guidance_scale == 2.5
     assert recipes[0].params.num_inference_steps == 3
-    assert any("nested" in warning for warning in reply.warnings)
+    assert any("nested" in warning for warning in texts(reply.warnings))
 
 
 def test_without_a_size_the_picture_says_it(client: openai.OpenAI) -> None:
@@ -208,7 +209,7 @@ def test_what_can_not_be_edited_is_refused_by_the_name_of_its_field(
 
 def test_input_fidelity_is_taken_and_told_to_be_idle(client: openai.OpenAI) -> None:
     reply = edit(client, input_fidelity="high")
-    assert any("input_fidelity" in warning for warning in reply.warnings)
+    assert any("input_fidelity" in warning for warning in texts(reply.warnings))
 
 
 def test_a_url_is_not_fetched(url: str) -> None:

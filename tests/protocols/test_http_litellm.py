@@ -10,6 +10,7 @@ import httpx2
 from http_serving import VIDEO_MODEL, app_with, ask
 from openai_client import decoded, encoded
 from tiny_checkpoints.pictures import picture
+from told import texts
 
 from multimodal_gen.errors import QueueFull
 
@@ -44,7 +45,7 @@ def test_extras_arrive_beside_the_fields_of_openai(url: str) -> None:
     reply = httpx2.post(f"{url}/v1/images/generations", content=body, headers=headers, timeout=60)
     assert [made.shape for made in pictures_in(reply)] == [(64, 96, 3)] * 2
     assert reply.json()["seeds"] == [3, 4]
-    (warning,) = reply.json()["warnings"]
+    (warning,) = texts(reply.json()["warnings"])
     assert warning.startswith("guidance_scale has no effect")
 
 

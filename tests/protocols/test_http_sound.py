@@ -16,6 +16,7 @@ from http_serving import VIDEO_MODEL, app_over, eventually, serving
 from job_service import ANNE, JobService
 from PIL import Image
 from sounds import chirp, likeness, sound_in
+from told import texts
 
 from multimodal_gen.client.request_handle import RequestHandle
 from multimodal_gen.messages.request import Req
@@ -109,12 +110,14 @@ def combined(format: str) -> dict[str, Any]:
 def test_a_graphs_video_has_the_sound(url: str) -> None:
     place, warnings = made_by_graph(url, combined("video/h264-mp4"))
     assert is_theirs(sound_in(httpx2.get(f"{url}/view", params=place).content))
-    assert not any("sound" in warning for warning in warnings)
+    assert not any("sound" in warning for warning in texts(warnings))
 
 
 def test_a_graphs_gif_has_none_and_says_so(url: str) -> None:
     _, warnings = made_by_graph(url, combined("image/gif"))
-    assert warnings[-1] == "the sound is left out, as a .gif file has none: use .mp4 to keep it"
+    assert (
+        texts(warnings)[-1] == "the sound is left out, as a .gif file has none: use .mp4 to keep it"
+    )
 
 
 def test_sound_is_kept_for_the_next_server(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import pytest
 from engines import start_engine
 from http_serving import MODEL, address_of, app_over, app_with, ask, eventually, serving
 from PIL import Image
+from told import texts
 
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
@@ -331,7 +332,7 @@ def test_a_request_sent_again_under_its_key_is_the_same_job(client: openai.OpenA
 
 def test_what_has_no_effect_is_told(client: openai.OpenAI) -> None:
     video = create(client, model="sora-2", extra={"sharpness": 1})
-    assert "sharpness" in video.warnings[0]
+    assert "sharpness" in texts(video.warnings)[0]
     client.videos.delete(video.id)
 
 

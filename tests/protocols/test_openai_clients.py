@@ -23,6 +23,7 @@ from openai.types import (
 )
 from openai_client import client_of, encoded
 from PIL import Image
+from told import texts
 
 from multimodal_gen.errors import QueueFull
 from multimodal_gen.messages.request import Req
@@ -201,14 +202,14 @@ def test_formats_are_named_in_replies_as_openai_does(app: FastAPI) -> None:
 
 def test_explicit_sides_overrule_the_size_with_a_warning(app: FastAPI) -> None:
     reply = answered(app, size="96x96", width=64)
-    assert (reply["size"], reply["warnings"]) == ("64x96", ["width=64 overrules size=96x96"])
+    assert (reply["size"], texts(reply["warnings"])) == ("64x96", ["width=64 overrules size=96x96"])
     assert "warnings" not in answered(app, size="96x96", width=96)
 
 
 def test_explicit_frames_overrule_seconds_with_a_warning(videos: FastAPI) -> None:
     video = answered(videos, VIDEOS, seconds="1", num_frames=13, fps=8)
     assert (video["num_frames"], video["seconds"]) == (13, "1.62")
-    assert video["warnings"] == ["num_frames=13 overrules seconds=1"]
+    assert texts(video["warnings"]) == ["num_frames=13 overrules seconds=1"]
     assert "warnings" not in answered(videos, VIDEOS, seconds="1", num_frames=9, fps=8)
 
 
@@ -217,8 +218,8 @@ def test_fields_nested_by_mistake_are_taken_with_a_warning(app: FastAPI, name: s
     reply = answered(app, seed=4, **{name: {"seed": 5, "width": 64, "oddity": 1}})
     assert (reply["seeds"], reply["size"]) == ([4], "64x96")
     assert len(reply["warnings"]) == 2
-    assert any(name in warning for warning in reply["warnings"])
-    assert any("oddity" in warning for warning in reply["warnings"])
+    assert any(name in warning for warning in texts(reply["warnings"]))
+    assert any("oddity" in warning for warning in texts(reply["warnings"]))
     assert refused(app, **{name: {"num_inference_steps": "x"}})["param"] == "num_inference_steps"
 
 
@@ -282,7 +283,7 @@ def test_the_image_of_a_video_has_other_names_and_forms(
 def test_a_stream_ignores_where_images_should_go_with_a_warning(app: FastAPI) -> None:
     (event,) = events(app, IMAGES, response_format="url")
     assert event["b64_json"]
-    assert "response_format" in event["warnings"][0]
+    assert "response_format" in texts(event["warnings"])[0]
 
 
 @pytest.mark.parametrize("path", ["/v1/videos", "/v1/jobs"])
@@ -314,11 +315,11 @@ def test_the_page_after_an_unknown_id_is_empty(videos: FastAPI, path: str) -> No
 def test_every_field_without_effect_is_named_in_warnings(
     app: FastAPI, field: str, value: Any
 ) -> None:
-    (warning,) = answered(app, **{field: value})["warnings"]
+    (warning,) = texts(answered(app, **{field: value})["warnings"])
     assert field in warning
 
 
 def test_warnings_beyond_the_limit_are_counted(app: FastAPI) -> None:
-    warnings = answered(app, **{f"key{index}": 1 for index in range(30)})["warnings"]
+    warnings = texts(answered(app, **{f"key{index}": 1 for index in range(30)})["warnings"])
     assert len(warnings) == 20
     assert warnings[-1] == "and 11 more"

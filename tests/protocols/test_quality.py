@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from fake_engine import FakeEngine
 from http_serving import IMAGES, MODEL, app_over, app_with, ask, eventually, serving
+from told import texts
 
 from multimodal_gen.client.request_handle import RequestHandle
 from multimodal_gen.client.scheduler_client import SchedulerClient
@@ -75,7 +76,7 @@ def test_an_image_is_made_with_the_quality_that_is_asked_for(
 
 
 def test_who_means_openais_highest_quality_is_told_what_is_made(url: str) -> None:
-    (warning,) = made(url, quality="high")["warnings"]
+    (warning,) = texts(made(url, quality="high")["warnings"])
     assert "quality=exact computes all" in warning
     assert "warnings" not in made(url, quality="fast")
 

@@ -13,11 +13,13 @@ import pytest
 from fake_engine import FakeEngine
 from http_serving import IMAGES, app_over, eventually, serving
 from huggingface_hub import InferenceClient, constants
+from told import texts
 
 from multimodal_gen.client.request_handle import RequestHandle
 from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request_warning import RequestWarning
 
 WARNING = "lora='ink': é has no effect"
 IN_A_HEADER = "lora='ink': ? has no effect"
@@ -29,7 +31,7 @@ class WarningEngine(FakeEngine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.warnings = (WARNING,)
+        self.warnings = (RequestWarning("adapter", "lora", WARNING),)
 
     def submit(self, req: Req, pictures: Any = ()) -> RequestHandle:
         handle = super().submit(req, pictures)
@@ -65,12 +67,18 @@ def when_done(url: str) -> Any:
 
 def test_openais_images_have_warnings_besides_those_of_the_body(url: str) -> None:
     reply = post(url + IMAGES, n=2, sharpness=1).json()
-    assert reply["warnings"] == ["'sharpness' is unknown and was ignored", WARNING]
+    assert texts(reply["warnings"]) == ["'sharpness' is unknown and was ignored", WARNING]
+
+
+def test_each_warning_has_a_code_and_the_name_of_its_field(url: str) -> None:
+    unknown, engines = post(url + IMAGES, sharpness=1).json()["warnings"]
+    assert (unknown["code"], unknown["field"]) == ("unknown_field", "sharpness")
+    assert engines == {"code": "adapter", "field": "lora", "text": WARNING}
 
 
 def test_openais_stream_has_them_in_the_completed_event(url: str) -> None:
     (data,) = [line for line in post(url + IMAGES, stream=True).text.split("\n") if "data:" in line]
-    assert json.loads(data.removeprefix("data: "))["warnings"] == [WARNING]
+    assert texts(json.loads(data.removeprefix("data: "))["warnings"]) == [WARNING]
 
 
 def test_an_image_file_has_them_in_a_header(url: str) -> None:
@@ -81,18 +89,18 @@ def test_an_image_file_has_them_in_a_header(url: str) -> None:
 def test_an_image_job_has_them_when_it_is_done(url: str) -> None:
     job = post(url + IMAGES, run_in_background=True, sharpness=1).json()
     expected = ["'sharpness' is unknown and was ignored", WARNING]
-    assert when_done(f"{url}/v1/images/jobs/{job['id']}")["warnings"] == expected
-    assert when_done(f"{url}/v1/jobs/{job['id']}")["warnings"] == expected
+    assert texts(when_done(f"{url}/v1/images/jobs/{job['id']}")["warnings"]) == expected
+    assert texts(when_done(f"{url}/v1/jobs/{job['id']}")["warnings"]) == expected
 
 
 def test_a_video_job_has_them_when_it_is_done(video_url: str) -> None:
     job = post(video_url + "/v1/videos").json()
-    assert when_done(f"{video_url}/v1/videos/{job['id']}")["warnings"] == [WARNING]
+    assert texts(when_done(f"{video_url}/v1/videos/{job['id']}")["warnings"]) == [WARNING]
 
 
 def test_a1111s_info_has_them(url: str) -> None:
     info = json.loads(post(url + "/sdapi/v1/txt2img").json()["info"])
-    assert info["warnings"] == [WARNING]
+    assert texts(info["warnings"]) == [WARNING]
 
 
 def test_the_hub_client_shows_them(
@@ -144,11 +152,11 @@ def test_comfyuis_history_has_them_where_the_prompt_succeeded(url: str) -> None:
     history = f"{url}/history/{prompt['prompt_id']}"
     assert eventually(lambda: bool(httpx2.get(history).json()), 30)
     entry = httpx2.get(history).json()[prompt["prompt_id"]]
-    assert dict(entry["status"]["messages"])["execution_success"]["warnings"][-1] == WARNING
+    assert texts(dict(entry["status"]["messages"])["execution_success"]["warnings"])[-1] == WARNING
 
 
 @pytest.mark.parametrize("warning", ["a" * 999 + " b", " a", "a ", "\n"])
 def test_warnings_never_make_a_header_that_can_not_be_sent(warning: str) -> None:
-    for value in warning_headers([warning]).values():
+    for value in warning_headers([RequestWarning("adapter", "lora", warning)]).values():
         assert value == value.strip()
         assert value.isprintable()

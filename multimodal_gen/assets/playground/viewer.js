@@ -37,7 +37,7 @@ function look(id, index) {
   facts.Model = job.model;
   facts.Made = new Date(1000 * job.created_at).toLocaleString();
   if (job.expires_at) facts["Kept until"] = new Date(1000 * job.expires_at).toLocaleString();
-  for (const warning of job.warnings) facts.Note = facts.Note ? `${facts.Note}; ${warning}` : warning;
+  for (const { text } of job.warnings) facts.Note = facts.Note ? `${facts.Note}; ${text}` : text;
   for (const [name, value] of Object.entries(facts)) $("facts").append(h("dt", {}, name), h("dd", {}, String(value)));
   if (!$("viewer").open) $("viewer").showModal();
 }

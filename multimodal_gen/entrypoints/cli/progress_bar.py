@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from multimodal_gen.entrypoints.cli.text_output import may_be_closed
 from multimodal_gen.entrypoints.python.generation_result import Progress
+from multimodal_gen.messages.request_warning import RequestWarning
 
 
 class ProgressBar:
@@ -21,7 +22,7 @@ class ProgressBar:
         self._done = [0] * len(steps)
         self._enhancing: set[int] = set()
         self._etas: dict[int, float] = {}
-        self._warned: set[str] = set()
+        self._warned: set[RequestWarning] = set()
         self._bar = tqdm(
             total=sum(steps),
             disable=None,
@@ -49,7 +50,7 @@ class ProgressBar:
         self._etas.pop(index, None)
         self._advance(index, self._steps[index])
 
-    def warn(self, warnings: Sequence[str]) -> None:
+    def warn(self, warnings: Sequence[RequestWarning]) -> None:
         """Print warnings to stderr, each once for all prompts."""
         for warning in dict.fromkeys(warnings):
             if warning not in self._warned:

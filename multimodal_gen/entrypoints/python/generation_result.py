@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from multimodal_gen.client.request_handle import Output, longest_timings, warnings_of
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.reply import Evaluations
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.postprocess.files import Destination
 from multimodal_gen.postprocess.images import to_pil
 from multimodal_gen.postprocess.metadata import Recipe
@@ -95,7 +96,7 @@ class GenerationResult:
         return self.outputs[0].evaluations
 
     @property
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[RequestWarning, ...]:
         """Parts of the request that had no effect, or another than requested."""
         return warnings_of(self.outputs)
 
@@ -136,7 +137,7 @@ class GenerationResult:
             path, count=len(self.outputs), video=self._is_video, sound=sound
         )
         for warning in destination.warnings(self.outputs[0]):
-            log.warning(warning)
+            log.warning("%s", warning)
         return self.write_to(destination, 0, metadata)
 
     def write_to(self, destination: Destination, first: int, metadata: bool) -> list[Path]:

@@ -19,6 +19,7 @@ from multimodal_gen.errors import InvalidRequest, MultimodalGenError, OutOfMemor
 from multimodal_gen.messages.pictures import control_names
 from multimodal_gen.messages.plan import AdapterKind, AdapterLoad, AdapterRead, Plan
 from multimodal_gen.messages.reply import WireError
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.controls.control import Control
 from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.controls.reader import ControlReader
@@ -119,7 +120,7 @@ class AdapterLoader:
                     rank=self._rank,
                     digest=digest,
                     size=0 if adapter is None else sum(each.nbytes for each in adapter.tensors),
-                    warnings=() if adapter is None else adapter.warnings,
+                    warnings=() if adapter is None else _told(order, adapter),
                     error=reason,
                 )
             )
@@ -155,3 +156,8 @@ def _beside_the_work() -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     stream.synchronize()
+
+
+def _told(order: AdapterLoad, adapter: Lora | Control) -> tuple[RequestWarning, ...]:
+    """What requests that use the adapter are told of it."""
+    return tuple(RequestWarning("adapter", order.kind, text) for text in adapter.warnings)

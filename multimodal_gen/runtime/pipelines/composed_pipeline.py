@@ -16,6 +16,7 @@ from multimodal_gen.configs.solver_choice import view_of
 from multimodal_gen.configs.solvers import View
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.messages.plan import BatchKey, Phase
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.controls.loaded_controls import LoadedControls
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
@@ -224,7 +225,7 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
         """Denoiser conditioning of a branch. Each prompt is encoded separately, so that no image
         depends on other requests."""
 
-    def without_effect(self, state: RequestState) -> list[str]:
+    def without_effect(self, state: RequestState) -> list[RequestWarning]:
         """Warnings about guidance that the request, once conditioned, asks for and does not get."""
         return guidance_without_effect(self.guidance, state, self.defaults)
 

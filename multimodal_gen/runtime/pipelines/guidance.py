@@ -11,6 +11,7 @@ from torch import Tensor
 from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS, OF_APG
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.distributed.device_copies import tensor_of
 from multimodal_gen.runtime.pipelines.guiding.formulas import (
     Number,
@@ -178,7 +179,7 @@ class TrueCfgGuidance(ClassifierFreeGuidance):
 
 def guidance_without_effect(
     guidance: Guidance, state: RequestState, defaults: Defaults
-) -> list[str]:
+) -> list[RequestWarning]:
     """Name the guidance parameters that a request sets and its model, or its other parameters,
     leave without effect. Call it once the request has its conditioning."""
     params, by, found = state.params, guidance.scale_name, []
@@ -189,25 +190,29 @@ def guidance_without_effect(
 
     taken = by == "guidance_scale" or "guidance" in state.conditioning["positive"]
     if params.guidance_scale != defaults.guidance_scale and not taken:
-        found.append("guidance_scale has no effect: this model does not use it")
+        found.append(RequestWarning.no_effect("guidance_scale", "this model does not use it"))
     if "negative" not in state.conditioning:
         if is_set("negative_prompt"):
             why = "this model has no guidance" if by is None else f"it needs a larger {by}"
-            found.append(f"negative_prompt has no effect: {why}")
+            found.append(RequestWarning.no_effect("negative_prompt", why))
         elif params.negative_prompt is None and is_set("true_cfg_scale"):
-            found.append("true_cfg_scale has no effect without a negative prompt")
+            text = "true_cfg_scale has no effect without a negative prompt"
+            found.append(RequestWarning("no_effect", "true_cfg_scale", text))
     return [*found, *_methods_without_effect(state, defaults)]
 
 
-def _methods_without_effect(state: RequestState, defaults: Defaults) -> list[str]:
-    """Sentences on the parameters of GUIDANCE_PARAMETERS that are set in vain."""
+def _methods_without_effect(state: RequestState, defaults: Defaults) -> list[RequestWarning]:
+    """Warnings on the parameters of GUIDANCE_PARAMETERS that are set in vain."""
     usual = {n: getattr(defaults, n, PARAMETERS[n].default) for n in GUIDANCE_PARAMETERS}
     given = [name for name, value in usual.items() if getattr(state.params, name) != value]
     if len(state.conditioning) == 1:
-        return [f"{name} has no effect without guidance" for name in given]
+        return [
+            RequestWarning("no_effect", name, f"{name} has no effect without guidance")
+            for name in given
+        ]
     method, found = state.params.guidance_method, []
     for name in given:
         needed = "apg" if name in OF_APG else "cfg_zero" if name == "zero_init_steps" else method
         if method != needed:
-            found.append(f"{name} has no effect: it is for guidance_method={needed}")
+            found.append(RequestWarning.no_effect(name, f"it is for guidance_method={needed}"))
     return found

@@ -8,6 +8,7 @@ from typing import Any
 from multimodal_gen.configs.prompts.grammar import parse
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
@@ -118,12 +119,12 @@ class WeightedPrompts:
         weights = f"; weights: {', '.join([*shown, *more])}" if shown else ""
         return f"{_FIELDS[branch]}: {count} chunk{'s' * (count > 1)}{weights}"
 
-    def unread(self, state: RequestState) -> list[str]:
+    def unread(self, state: RequestState) -> list[RequestWarning]:
         """Warnings about tokens that don't fit into what an encoder reads."""
         params = state.params
         return [told for branch in self._branches(params) for told in self._unread(params, branch)]
 
-    def _unread(self, params: SamplingParams, branch: str) -> Iterator[str]:
+    def _unread(self, params: SamplingParams, branch: str) -> Iterator[RequestWarning]:
         text, syntax = text_of(params, branch), params.prompt_syntax
         length = params.max_sequence_length
         counts: dict[str, Any] = {
@@ -139,7 +140,7 @@ class WeightedPrompts:
             names = " and ".join(name for name in counts if counts[name] == told)
             if told[0]:
                 what = f"{_FIELDS[branch]}: {names} did not read its last {told[0]} tokens"
-                yield what + told[1]
+                yield RequestWarning("prompt_cut", _FIELDS[branch], what + told[1])
 
 
 _FIELDS = {"positive": "prompt", "negative": "negative_prompt"}

@@ -17,6 +17,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.plan import AdapterKind, AdapterLoad, AdapterRead
 from multimodal_gen.messages.reply import WireError
+from multimodal_gen.messages.request_warning import RequestWarning
 
 _FOLDERS: Mapping[AdapterKind, type[AdapterFolder]] = {
     "lora": LoraFolder,
@@ -45,7 +46,7 @@ class _Entry:
     """Ranks that have not reported yet."""
     digest: str | None = None
     """Of what ranks have read."""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[RequestWarning, ...] = ()
     """About the file; all ranks read the same."""
     error: WireError | None = None
     users: set[str] = field(default_factory=set)
@@ -137,7 +138,7 @@ class AdapterCache:
         """Load numbers of a ready request, in the order of `find`."""
         return tuple(self._entries[version].number for version in self._held.get(request_id, ()))
 
-    def warnings(self, request_id: str) -> list[str]:
+    def warnings(self, request_id: str) -> list[RequestWarning]:
         """Warnings about the adapters of a ready request."""
         versions = self._held.get(request_id, ())
         found = (warning for version in versions for warning in self._entries[version].warnings)

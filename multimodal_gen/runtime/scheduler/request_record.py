@@ -11,6 +11,7 @@ from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.plan import Ack, Phase, Work
 from multimodal_gen.messages.reply import Evaluations, Result
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request_warning import RequestWarning
 
 
 @dataclass
@@ -26,7 +27,7 @@ class RequestRecord:
     batch_sizes: list[int] = field(default_factory=list)
     evaluations: int = 0
     counted: Evaluations | None = None
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[RequestWarning] = field(default_factory=list)
     revised_prompt: str | None = None
     prompt_notes: tuple[str, ...] = ()
     reported_at: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from multimodal_gen.configs.step_cache import FEWEST_EVALUATIONS
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.models.schedulers.solver import Solver
 from multimodal_gen.runtime.stages.prediction_cache import PredictionCache, plan_evaluations
 from multimodal_gen.runtime.stages.request_state import RequestState
@@ -17,7 +18,8 @@ def plan_quality(pipeline: Pipeline, state: RequestState) -> None:
         return
     solver, _ = state.running()
     if (reason := _reason_for_exact(solver, state)) is not None:
-        state.warnings.append(f"quality={quality} has no effect: {reason}")
+        text = f"quality={quality} has no effect: {reason}"
+        state.warnings.append(RequestWarning("no_effect", "quality", text))
         return
 
     def kind(i: int) -> object:

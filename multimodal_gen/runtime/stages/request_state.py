@@ -14,6 +14,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.request import Req, Runner
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.layers.lora import LoraUse, uses_at
 from multimodal_gen.runtime.models.latent_upsampler import LatentUpsampler
@@ -72,7 +73,7 @@ class RequestState:
     """LoRA terms that its rows add to the pipeline's modules."""
     controls: tuple[ControlUse, ...] = ()
     """Controls that its pictures steer."""
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[RequestWarning] = field(default_factory=list)
     """For its result; stages of the first phase may add to them."""
     draft: Draft | None = None
     """Its prompt as a language model has rewritten it so far."""
@@ -247,7 +248,7 @@ class RequestState:
         idle = req.params.keep_unmasked and "mask" not in req.pictures
         return cls(
             req=req,
-            warnings=["keep_unmasked has no effect without a mask"] if idle else [],
+            warnings=[RequestWarning("no_effect", "keep_unmasked", _NO_MASK)] if idle else [],
             generator=torch.Generator("cpu").manual_seed(req.params.seed),
             pictures=dict(zip(req.pictures, pictures, strict=True)),
         )
@@ -264,3 +265,6 @@ def shapes_of(state: RequestState) -> str:
 def _sizes(tensor: Tensor) -> str:
     """Format the shape of a row [1, ...], such as 24x64."""
     return "x".join(map(str, tensor.shape[1:]))
+
+
+_NO_MASK = "keep_unmasked has no effect without a mask"

@@ -10,6 +10,7 @@ from torch import Tensor
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.configs.step_cache import StepCaches
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.controls.loaded_controls import LoadedControls
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
@@ -69,7 +70,7 @@ class Reads(Protocol):
     def notes(self, state: RequestState) -> list[str]:
         """Chunks and weights, if the request names a syntax."""
 
-    def unread(self, state: RequestState) -> list[str]:
+    def unread(self, state: RequestState) -> list[RequestWarning]:
         """Warnings about tokens that no encoder read."""
 
 
@@ -105,7 +106,7 @@ class Pipeline(Protocol):
 
     def condition(self, state: RequestState, branch: str) -> Conditioning: ...
 
-    def without_effect(self, state: RequestState) -> list[str]: ...
+    def without_effect(self, state: RequestState) -> list[RequestWarning]: ...
 
     def prepare(self, state: RequestState) -> None: ...
 

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from multimodal_gen.configs.second_pass import expected_steps
-from multimodal_gen.messages.fitting_sizes import latent_frames
+from multimodal_gen.messages.checks.fitting_sizes import latent_frames
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.request import Req
 from multimodal_gen.scheduling.job import LEVELS

@@ -169,5 +169,5 @@ def _notes(body: Extras) -> str:
         if upscaler is not None and upscaler not in UPSCALERS
     ]
     faces = {name: getattr(body, name) for name in ("gfpgan_visibility", "codeformer_visibility")}
-    notes += without_effect({**faces, **(body.model_extra or {})})
+    notes += map(str, without_effect({**faces, **(body.model_extra or {})}))
     return "".join(f"<p>{html.escape(note)}</p>" for note in notes)

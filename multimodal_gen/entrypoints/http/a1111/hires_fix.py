@@ -7,6 +7,7 @@ from typing import Any
 
 from multimodal_gen.configs.second_pass import UpscaleChoice
 from multimodal_gen.entrypoints.http.a1111.schema import TextToImage
+from multimodal_gen.messages.request_warning import RequestWarning
 
 SCALE, STRENGTH = 2.0, 0.75
 """Defaults of the web UI."""
@@ -27,7 +28,7 @@ HIRES = {
 
 def hires_fix(
     body: TextToImage, width: int, height: int, *, models: bool = False
-) -> tuple[UpscaleChoice, list[str]]:
+) -> tuple[UpscaleChoice, list[RequestWarning]]:
     """Return the second pass that the body asks for after a first one of this size, and a warning
     for each of its keys without effect. Raises InvalidRequest.
 
@@ -47,12 +48,15 @@ def _factor(body: TextToImage, width: int, height: int) -> float:
     return max(wanted) or float(SCALE if body.hr_scale is None else body.hr_scale)
 
 
-def _warnings(body: TextToImage, model: str | None) -> Iterator[str]:
+def _warnings(body: TextToImage, model: str | None) -> Iterator[RequestWarning]:
     if body.hr_upscaler not in (None, "", UPSCALER, model):
-        yield f"hr_upscaler={body.hr_upscaler[:60]!r}: {UPSCALER} is used instead"
+        text = f"hr_upscaler={body.hr_upscaler[:60]!r}: {UPSCALER} is used instead"
+        yield RequestWarning("replaced", "hr_upscaler", text)
     if body.hr_resize_x and body.hr_resize_y:
-        yield "hr_resize_x and hr_resize_y: the result has the shape of the first pass"
+        text = "hr_resize_x and hr_resize_y: the result has the shape of the first pass"
+        yield RequestWarning("replaced", "hr_resize_x", text)
     for name, value in (body.model_extra or {}).items():
         as_first = not value or str(value).startswith(_AS_FIRST)
         if name.startswith("hr_") and not as_first:
-            yield f"{name[:60]} has no effect on this server"
+            text = f"{name[:60]} has no effect on this server"
+            yield RequestWarning("no_effect", name[:60], text)

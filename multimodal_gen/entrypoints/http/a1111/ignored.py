@@ -11,6 +11,7 @@ from typing import Any
 from multimodal_gen.entrypoints.http.a1111.input_images.controlnet import SCRIPTS, units_in
 from multimodal_gen.entrypoints.http.a1111.schema import Generation
 from multimodal_gen.entrypoints.http.transport.warnings import at_most
+from multimodal_gen.messages.request_warning import RequestWarning
 
 ANY = None
 """For keys that never change an image by themselves."""
@@ -69,52 +70,54 @@ _AS_HERE = (("Clip skip", "1"), ("RNG", "CPU"))
 _MAX_WARNINGS = 40
 
 
-def ignored(body: Generation, solver: str | None) -> list[str]:
+def ignored(body: Generation, solver: str | None) -> list[RequestWarning]:
     """Return a warning per key without effect; `solver` is the one that is used."""
     found = [*_keys(body), *_settings(body), *_scripts(body), *_eta(body, solver)]
     return at_most(_MAX_WARNINGS, found)
 
 
-def ignored_infotext(said: Mapping[str, str], heeded: Collection[str]) -> list[str]:
+def ignored_infotext(said: Mapping[str, str], heeded: Collection[str]) -> list[RequestWarning]:
     """Return a warning per setting of an infotext that is neither heeded nor about the model."""
     idle = [
-        f"infotext: {_shown(name)} has no effect on this server"
+        _idle(_shown(name), "infotext: ")
         for name, value in said.items()
         if not (name in heeded or name.startswith(_OF_THE_MODEL) or (name, value) in _AS_HERE)
     ]
     return at_most(_MAX_WARNINGS, idle)
 
 
-def without_effect(values: Mapping[str, Any]) -> list[str]:
+def without_effect(values: Mapping[str, Any]) -> list[RequestWarning]:
     """Return a warning per key of another body that is neither empty nor off."""
     idle = [
-        f"{_shown(name)} has no effect on this server"
+        _idle(_shown(name))
         for name, value in values.items()
         if not (_is_empty(value) or value in OFF)
     ]
     return at_most(_MAX_WARNINGS, idle)
 
 
-def _keys(body: Generation) -> Iterator[str]:
+def _keys(body: Generation) -> Iterator[RequestWarning]:
     for name, value in (body.model_extra or {}).items():
         if name.startswith("hr_") or _is_neutral(_NEUTRAL.get(name, OFF), value):
             continue
-        known = name in _NEUTRAL
-        what = "has no effect on this server" if known else "is unknown and was ignored"
-        yield f"{_shown(name)} {what}"
+        if name in _NEUTRAL:
+            yield _idle(_shown(name))
+        else:
+            text = f"{_shown(name)} is unknown and was ignored"
+            yield RequestWarning("unknown_field", _shown(name), text)
 
 
-def _settings(body: Generation) -> Iterator[str]:
+def _settings(body: Generation) -> Iterator[RequestWarning]:
     for name, value in (body.override_settings or {}).items():
         if name in _SETTINGS or _is_neutral(_NEUTRAL_SETTINGS.get(name, ()), value):
             continue
-        yield f"override_settings: {_shown(name)} has no effect on this server"
+        yield _idle(_shown(name), "override_settings: ")
 
 
-def _scripts(body: Generation) -> Iterator[str]:
+def _scripts(body: Generation) -> Iterator[RequestWarning]:
     for name, script in (body.alwayson_scripts or {}).items():
         if _is_on(script) and not (name in SCRIPTS and [*units_in(script)]):
-            yield f"alwayson_scripts: {_shown(name)} has no effect on this server"
+            yield _idle(_shown(name), "alwayson_scripts: ")
 
 
 def _is_on(script: object) -> bool:
@@ -128,11 +131,16 @@ def _is_on(script: object) -> bool:
     return values[0] is not False and not off
 
 
-def _eta(body: Generation, solver: str | None) -> Iterator[str]:
+def _eta(body: Generation, solver: str | None) -> Iterator[RequestWarning]:
     """The web UI uses eta for DDIM and ancestral solvers only; 0 and 1 are what they have here."""
     neutral = {"ddim": 0, "euler_a": 1}
     if body.eta is not None and body.eta != neutral.get(solver or "", body.eta):
-        yield f"eta has no effect on this server: {solver} has {neutral[solver or '']}"
+        text = f"eta has no effect on this server: {solver} has {neutral[solver or '']}"
+        yield RequestWarning("no_effect", "eta", text)
+
+
+def _idle(name: str, where: str = "") -> RequestWarning:
+    return RequestWarning("no_effect", name, f"{where}{name} has no effect on this server")
 
 
 def _is_neutral(neutral: Collection[Any] | None, value: object) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.errors import InvalidRequest
+from multimodal_gen.messages.request_warning import RequestWarning
 
 _TAG = re.compile(r" ?<(lora|lyco|hypernet):([^<>]*)>")
 _WEIGHT = re.compile(r"(?<!\\)\([^()]*(?<!\\)\)|(?<!\\)\[[^\[\]]*(?<!\\)\]|\bAND\b|\bBREAK\b")
@@ -22,32 +23,34 @@ class ParsedPrompt:
 
     text: str
     loras: tuple[LoraChoice, ...]
-    warnings: list[str]
+    warnings: list[RequestWarning]
 
 
 def parse_prompt(prompt: str, *, weighted: bool) -> ParsedPrompt:
     """Split a prompt into its text and the LoRAs that it names; `weighted` as for
     `without_effect`. Raises InvalidRequest."""
-    loras, warnings = [], []
+    loras: list[LoraChoice] = []
+    warnings: list[RequestWarning] = []
     for kind, tag in _TAG.findall(prompt):
         if kind == "hypernet":
-            warnings.append(f"prompt: <hypernet:{_shown(tag)}> has no effect on this server")
+            warnings.append(_idle(f"<hypernet:{_shown(tag)}> has no effect on this server"))
             continue
         lora, idle = _lora(tag)
         loras.append(lora)
-        warnings += [f"prompt: <{kind}:{_shown(tag)}>: {what}" for what in idle]
+        warnings += [_idle(f"<{kind}:{_shown(tag)}>: {what}") for what in idle]
     text = _TAG.sub("", prompt)
     return ParsedPrompt(text, tuple(loras), [*warnings, *without_effect(text, "prompt", weighted)])
 
 
-def without_effect(text: str, field: str, weighted: bool) -> list[str]:
+def without_effect(text: str, field: str, weighted: bool) -> list[RequestWarning]:
     """Return a warning if the web UI would not read a part of the text as text; `weighted`: nor
     does the model where that gives weights."""
     found = (_CHANGE if weighted else _WEIGHT).search(text)
     if found is None:
         return []
     why = "prompts don't change or combine" if weighted else "weights have no effect"
-    return [f"{field}: {_shown(found[0])} is read as text: {why} on this server"]
+    text = f"{field}: {_shown(found[0])} is read as text: {why} on this server"
+    return [RequestWarning("read_as_text", field, text)]
 
 
 def number(text: str) -> int | float | str:
@@ -80,6 +83,10 @@ def _lora(tag: str) -> tuple[LoraChoice, list[str]]:
     return LoraChoice.of(
         {"name": name, "scale": scale, "target": target, "start": start, "stop": stop}
     ), idle
+
+
+def _idle(what: str) -> RequestWarning:
+    return RequestWarning("no_effect", "prompt", f"prompt: {what}")
 
 
 def _shown(text: str) -> str:

@@ -14,6 +14,7 @@ from multimodal_gen.entrypoints.http.a1111.jobs import A1111Job
 from multimodal_gen.entrypoints.http.a1111.schema import Generation
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request_warning import RequestWarning, as_plain
 from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.postprocess.metadata import Recipe
 
@@ -26,7 +27,7 @@ class Reply:
     """Reply for a job that has finished or was stopped."""
 
     body: Generation
-    warnings: Sequence[str]
+    warnings: Sequence[RequestWarning]
     job: A1111Job
     encoding: Encoding
     patch: Patch | None = None
@@ -103,7 +104,7 @@ class Reply:
             "clip_skip": 1,
             "is_using_inpainting_conditioning": False,
             "interrupted": self.job.stopped,
-            "warnings": [*self.warnings, *warnings_of(self.job.task.made)],
+            "warnings": as_plain([*self.warnings, *warnings_of(self.job.task.made)]),
         }
 
     def _infotext(self, req: Req) -> str:

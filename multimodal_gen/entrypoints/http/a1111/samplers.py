@@ -14,6 +14,7 @@ from multimodal_gen.entrypoints.http.media.solvers import (
     split_schedule,
 )
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.request_warning import RequestWarning
 
 ANY_SCHEDULE = ("", "automatic", "none")
 
@@ -24,7 +25,7 @@ class SamplerChoice:
 
     solver: str | None = None
     noise_schedule: str | None = None
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[RequestWarning] = field(default_factory=list)
 
     @classmethod
     def of(cls, body: Generation, model: ModelInfo) -> SamplerChoice:
@@ -50,7 +51,8 @@ class SamplerChoice:
         if self.solver is None and model.schedulers:
             self.solver = nearest_solver(base, model.schedulers)
             used = a1111_name(self.solver or "")
-            self.warnings.append(f"sampler_name={_shown(name)}: this model uses {used} instead")
+            text = f"sampler_name={_shown(name)}: this model uses {used} instead"
+            self.warnings.append(RequestWarning("nearest_solver", "sampler_name", text))
         return schedule
 
     def _choose_schedule(self, name: str, model: ModelInfo) -> None:
@@ -62,7 +64,8 @@ class SamplerChoice:
             self.noise_schedule = schedule
             return
         who = "this model" if solver is None else a1111_name(solver)
-        self.warnings.append(f"scheduler={_shown(name)}: {who} uses its own schedule instead")
+        text = f"scheduler={_shown(name)}: {who} uses its own schedule instead"
+        self.warnings.append(RequestWarning("nearest_schedule", "scheduler", text))
 
 
 def _shown(name: str) -> str:

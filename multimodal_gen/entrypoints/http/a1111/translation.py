@@ -23,6 +23,7 @@ from multimodal_gen.entrypoints.http.a1111.samplers import SamplerChoice
 from multimodal_gen.entrypoints.http.a1111.schema import Generation, ImageToImage, TextToImage
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.postprocess.infotext import parse_infotext
 
 DENOISING_STRENGTH = 0.75
@@ -59,7 +60,9 @@ _TEXTS = (
 B = TypeVar("B", bound=Generation)
 
 
-def to_sampling_params(body: Generation, model: ModelInfo) -> tuple[SamplingParams, list[str]]:
+def to_sampling_params(
+    body: Generation, model: ModelInfo
+) -> tuple[SamplingParams, list[RequestWarning]]:
     """Return sampling parameters for `body`, and a warning for each field that the model does not
     support. Raises InvalidRequest."""
     translator = _Translator(body, model)
@@ -72,7 +75,7 @@ class _Translator:
 
     body: Generation
     model: ModelInfo
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[RequestWarning] = field(default_factory=list)
 
     def params(self) -> SamplingParams:
         """Return the sampling parameters. Raises InvalidRequest."""
@@ -123,7 +126,8 @@ class _Translator:
         if quality in self.model.qualities:
             return quality
         allowed = ", ".join(self.model.qualities)
-        self.warnings.append(f"quality={quality} has no effect: this model allows {allowed}")
+        text = f"quality={quality} has no effect: this model allows {allowed}"
+        self._warn("no_effect", "quality", text)
         return "exact"
 
     def _guidance(self) -> dict[str, Any]:
@@ -146,7 +150,8 @@ class _Translator:
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
             raise InvalidRequest("skip_early_cond", share, "must be a number from 0 to 1")
         if "guidance_start" not in self.model.parameters:
-            self.warnings.append("skip_early_cond has no effect: this model has no guidance")
+            text = "skip_early_cond has no effect: this model has no guidance"
+            self._warn("no_effect", "skip_early_cond", text)
             return 0.0
         steps = body.steps or self.model.defaults.num_inference_steps
         skipped = min(sum(step / steps <= share for step in range(steps)), steps - 1)
@@ -159,7 +164,8 @@ class _Translator:
         if task in self.model.tasks:
             given = self.body.denoising_strength
             return DENOISING_STRENGTH if given is None else given
-        self.warnings.append("denoising_strength has no effect: this model takes the image itself")
+        text = "denoising_strength has no effect: this model takes the image itself"
+        self._warn("no_effect", "denoising_strength", text)
         return None
 
     def _upscale(self, width: int | None, height: int | None) -> UpscaleChoice | None:
@@ -167,7 +173,8 @@ class _Translator:
         if not isinstance(body, TextToImage) or not body.enable_hr:
             return None
         if "upscale" not in self.model.parameters:
-            self.warnings.append("enable_hr has no effect: this model starts from no images")
+            text = "enable_hr has no effect: this model starts from no images"
+            self._warn("no_effect", "enable_hr", text)
             return None
         usual = self.model.defaults
         size, models = (width or usual.width, height or usual.height), self.model.upscale_ways
@@ -186,7 +193,7 @@ class _Translator:
         if (width, height) != wanted:
             made = f"{width or 'any'}x{height or 'any'}"
             asked = f"{wanted[0] or 'any'}x{wanted[1] or 'any'}"
-            self.warnings.append(f"size={asked}: this model generates {made} instead")
+            self._warn("replaced", "width", f"size={asked}: this model generates {made} instead")
         return width, height
 
     def _warn_of_idle_keys(self, solver: str | None) -> None:
@@ -200,13 +207,18 @@ class _Translator:
         wanted = (self.body.override_settings or {}).get(CHECKPOINT)
         if wanted and not is_model(wanted, self.model):
             what = f"{CHECKPOINT}={_shown(wanted)}"
-            self.warnings.append(f"{what}: this server has only {self.model.name}")
+            self._warn("replaced", CHECKPOINT, f"{what}: this server has only {self.model.name}")
 
     def _warn_of_image_keys(self, body: ImageToImage) -> None:
         if body.mask and body.inpainting_fill not in (None, 0, 1):
-            self.warnings.append(f"inpainting_fill={body.inpainting_fill}: the image is used (1)")
+            text = f"inpainting_fill={body.inpainting_fill}: the image is used (1)"
+            self._warn("replaced", "inpainting_fill", text)
         if body.resize_mode not in (None, 0, 1, 2):
-            self.warnings.append(f"resize_mode={body.resize_mode}: images are stretched (0)")
+            text = f"resize_mode={body.resize_mode}: images are stretched (0)"
+            self._warn("replaced", "resize_mode", text)
+
+    def _warn(self, code: str, field: str, text: str) -> None:
+        self.warnings.append(RequestWarning(code, field, text))
 
 
 def with_infotext(body: B) -> B:

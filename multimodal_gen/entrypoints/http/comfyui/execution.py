@@ -19,6 +19,7 @@ from multimodal_gen.entrypoints.http.comfyui.routes.channels import JPEG, PNG, C
 from multimodal_gen.entrypoints.http.comfyui.videos import encode_video
 from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
 from multimodal_gen.errors import Cancelled, MultimodalGenError
+from multimodal_gen.messages.request_warning import RequestWarning, as_plain
 from multimodal_gen.postprocess.files import sound_warnings
 from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.postprocess.metadata import Recipe
@@ -65,7 +66,7 @@ class Executor:
                 await self._sample(prompt, part)
                 await self._finish(prompt, part)
             made = (w for part in prompt.parts for w in _result_warnings(part))
-            warnings = [*prompt.warnings, *made]
+            warnings = as_plain([*prompt.warnings, *made])
             self._stop(prompt, "finished")
             self._note(prompt, "execution_success", **({"warnings": warnings} if warnings else {}))
         except Cancelled:
@@ -211,7 +212,7 @@ def _workflow(prompt: Prompt) -> dict[str, str]:
     return text
 
 
-def _result_warnings(part: Part) -> Iterator[str]:
+def _result_warnings(part: Part) -> Iterator[RequestWarning]:
     """Warnings of the engine, and about files that don't have all of the result."""
     yield from warnings_of(part.task.made)
     if any(output.audio is not None for output in part.task.made):

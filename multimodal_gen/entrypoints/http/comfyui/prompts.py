@@ -16,6 +16,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import Samp
 from multimodal_gen.entrypoints.http.comfyui.node_progress import NodeProgress
 from multimodal_gen.entrypoints.http.comfyui.prompt_jobs import job_of
 from multimodal_gen.entrypoints.http.comfyui.result_cache import ResultKey
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
 
@@ -50,7 +51,7 @@ class Prompt:
     parts: Sequence[Part]
     outputs: Sequence[str]
     """Ids of the output nodes."""
-    warnings: Sequence[str]
+    warnings: Sequence[RequestWarning]
     """What of the graph has no effect, or another than asked for."""
     cached: Mapping[str, Any] = field(default_factory=dict)
     """Results of output nodes that need not run, by node id."""

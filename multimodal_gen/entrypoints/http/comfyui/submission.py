@@ -126,7 +126,7 @@ class PromptSubmitter:
             extra_data={**extra, "create_time": int(time.time() * 1000)},
             parts=parts,
             outputs=[output for each in samplings for output in each.outputs],
-            warnings=list(dict.fromkeys(text for each in samplings for text in each.warnings)),
+            warnings=list(dict.fromkeys(w for each in samplings for w in each.warnings)),
             cached=plan.cached,
             cached_nodes=plan.cached_nodes,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,11 @@ from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.entrypoints.http.bodies.json_body import Body
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.http.media.solvers import nearest_solver, solver_named
-from multimodal_gen.entrypoints.http.transport.warnings import at_most
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.serving.service import NO_PIXELS
 
 _OWN_WAY = {"prompt", "scheduler", "num_outputs_per_prompt"}
@@ -38,9 +39,7 @@ class Asked:
 
     params: SamplingParams
     pictures: Pixels
-    unknown: tuple[str, ...] = ()
-    """Names of parameters that were ignored."""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[RequestWarning, ...] = ()
 
 
 def understood(body: Body, given: Any, model: ModelInfo, max_pixels: int) -> Asked:
@@ -81,9 +80,9 @@ def _asked(
         raise InvalidRequest("num_images_per_prompt", count, "must be 1: the response is one file")
     known = {name: _whole(name, parameters[name]) for name in parameters if name in _PASSED_ON}
     others += [name for name in parameters if name not in _PASSED_ON]
-    unknown = tuple(at_most(_MAX_SHOWN, list(map(_shown, others))))
+    warnings = (*_unknown(others), *warnings)
     params = SamplingParams(prompt=prompt, scheduler=scheduler, **known)
-    return Asked(params, pictures, unknown, warnings)
+    return Asked(params, pictures, warnings)
 
 
 def _picture(file: bytes, max_pixels: int) -> Pixels:
@@ -108,7 +107,7 @@ def _sides(target: object) -> dict[str, Any]:
     return target
 
 
-def _solver(name: object, model: ModelInfo) -> tuple[str | None, tuple[str, ...]]:
+def _solver(name: object, model: ModelInfo) -> tuple[str | None, tuple[RequestWarning, ...]]:
     """Return the solver that is named, else the nearest with a warning."""
     if name is None:
         return None, ()
@@ -117,7 +116,19 @@ def _solver(name: object, model: ModelInfo) -> tuple[str | None, tuple[str, ...]
     if (solver := solver_named(name, model.schedulers)) is not None:
         return solver, ()
     nearest = nearest_solver(name, model.schedulers)
-    return nearest, (f"scheduler={name[:60]!a}: this model uses {nearest} instead",)
+    text = f"scheduler={name[:60]!a}: this model uses {nearest} instead"
+    return nearest, (RequestWarning("nearest_solver", "scheduler", text),)
+
+
+def _unknown(names: Sequence[str]) -> Iterator[RequestWarning]:
+    """Return one warning about all parameters that are ignored."""
+    if not names:
+        return
+    shown = [*map(_shown, names[:_MAX_SHOWN])]
+    if len(names) > _MAX_SHOWN:
+        shown = [*shown[:-1], f"and {len(names) - _MAX_SHOWN + 1} more"]
+    text = f"these parameters are unknown and were ignored: {', '.join(shown)}"
+    yield RequestWarning("unknown_field", names[0][:60] if len(names) == 1 else None, text)
 
 
 def _whole(name: str, value: Any) -> Any:

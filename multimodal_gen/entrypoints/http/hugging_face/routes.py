@@ -18,6 +18,7 @@ from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.http.transport.warnings import in_one_line
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.postprocess.images import QUALITY, ImageFormat
 
 _FORMATS: dict[str, ImageFormat] = {
@@ -98,19 +99,16 @@ def hugging_face_routes(maker: ImageMaker, max_pixels: int) -> APIRouter:
         file = await asyncio.to_thread(encoding.encode, task.requests[0], output)
         headers = {"x-seed": str(output.seed)}
         response = Response(file, media_type=encoding.media_type, headers=headers)
-        if asked.unknown:
-            names = ", ".join(asked.unknown)
-            _warn(response, f"these parameters are unknown and were ignored: {names}")
-        if warnings := [*asked.warnings, *output.warnings]:
-            _warn(response, "; ".join(warnings))
+        for warning in dict.fromkeys((*asked.warnings, *output.warnings)):
+            _warn(response, warning)
         return response
 
     return routes
 
 
-def _warn(response: Response, text: str) -> None:
+def _warn(response: Response, warning: RequestWarning) -> None:
     """Add a warning, with a topic of its own: clients show only the first of each topic."""
-    line = in_one_line(text)
+    line = in_one_line(warning.text)
     response.headers.append("x-hf-warning", f"{crc32(line.encode()):08x}; {line}")
 
 

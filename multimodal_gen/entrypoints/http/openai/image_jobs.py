@@ -12,7 +12,9 @@ from pydantic import BaseModel
 from multimodal_gen.entrypoints.http.jobs.files import absolute_url
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.warnings import WarningInfo
 from multimodal_gen.errors import NotFound
+from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.records import JobRecord
@@ -34,7 +36,7 @@ class ImageJob(BaseModel):
     model: str
     data: list[dict[str, Any]]
     error: dict[str, Any] | None
-    warnings: list[str]
+    warnings: list[WarningInfo]
 
 
 class DeletedImageJob(BaseModel):
@@ -79,7 +81,7 @@ def job_reply(
         "model": record.model,
         "data": [*_images(request, record, results)],
         "error": record.error,
-        "warnings": record.meta.get("warnings", []),
+        "warnings": as_plain(record.warnings),
     }
     headers = {} if record.done else {"openai-poll-after-ms": str(POLL_AFTER_MS)}
     return Response(msgspec.json.encode(content), status, headers, media_type="application/json")

@@ -28,6 +28,7 @@ from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import NO_PIXELS, Service
 from multimodal_gen.serving.task import Task
@@ -120,7 +121,7 @@ class ImageMaker:
         meta = {
             "suffix": f".{encoding.format}",
             "quality": encoding.quality,
-            "warnings": body.warnings(),
+            "warnings": as_plain(body.warnings()),
         }
         record = await self.jobs.submit(
             "image",

@@ -18,6 +18,7 @@ from multimodal_gen.client.request_handle import Output, longest_timings, warnin
 from multimodal_gen.entrypoints.http.openai.schema import ImageFields
 from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.postprocess.images import QUALITY, ImageFormat, encode_image, to_pil
 from multimodal_gen.postprocess.metadata import Recipe
 
@@ -158,7 +159,7 @@ def reply(
     if (quality := quality_of(body)) != "auto":  # not a value of this field, unlike in events
         content["quality"] = quality
     if warnings := [*body.warnings(), *warnings_of(outputs)]:
-        content["warnings"] = warnings
+        content["warnings"] = as_plain(warnings)
     return Response(msgspec.json.encode(content), media_type="application/json")
 
 

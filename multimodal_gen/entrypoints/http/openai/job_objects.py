@@ -12,7 +12,9 @@ from pydantic import BaseModel
 from multimodal_gen.configs.sampling_params import PARAMETERS
 from multimodal_gen.entrypoints.http.jobs.files import absolute_url
 from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, envelope
+from multimodal_gen.entrypoints.http.transport.warnings import WarningInfo
 from multimodal_gen.errors import NotFound
+from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.records import JobKind, JobRecord, PageOrder
@@ -82,7 +84,7 @@ class Job(BaseModel):
     audio: AudioInfo | None
     """Sound of each output, once it is made and if it has some."""
     error: ErrorInfo | None
-    warnings: list[str]
+    warnings: list[WarningInfo]
     prompt_notes: list[str]
     """How its prompts were read, if it has a `prompt_syntax`."""
 
@@ -124,7 +126,7 @@ def job_of(
         "outputs": list(_outputs(request, record, results)),
         "audio": record.meta.get("audio"),
         "error": None if record.error is None else envelope(record.error.exception()),
-        "warnings": record.meta.get("warnings", []),
+        "warnings": as_plain(record.warnings),
         "prompt_notes": record.meta.get("prompt_notes", []),
     }
 

@@ -21,6 +21,7 @@ from multimodal_gen.entrypoints.http.openai.parameter_fields import (
 from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
 from multimodal_gen.entrypoints.http.transport.warnings import at_most
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
+from multimodal_gen.messages.request_warning import RequestWarning
 
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})", re.ASCII)
 _MAX_WARNINGS = 20
@@ -94,7 +95,7 @@ class SamplingFields(ParameterFields):
     generator_device: Literal["cpu"] | None = None
     """Noise is always drawn on the CPU: a seed gives the same image on every device."""
 
-    _overruled: list[str] = PrivateAttr(default_factory=list)
+    _overruled: list[RequestWarning] = PrivateAttr(default_factory=list)
     """Warnings about fields that others with the same meaning overrule."""
     _own_way: ClassVar = {"seed", "num_outputs_per_prompt", "lora", "control", "upscale"}
     """Parameters that subclasses convert themselves."""
@@ -140,7 +141,7 @@ class SamplingFields(ParameterFields):
             given["upscale"] = UpscaleChoice.of(self.upscale.model_dump())
         return given
 
-    def warnings(self) -> list[str]:
+    def warnings(self) -> list[RequestWarning]:
         """Return a warning per field that has no effect."""
         extras = map(_warning_about, self.model_extra or ())
         return at_most(_MAX_WARNINGS, [*self._overruled, *self._idle(), *extras])
@@ -162,7 +163,7 @@ class SamplingFields(ParameterFields):
             error.message = f"{sent}: {error.message}"
         error.field = sent
 
-    def _idle(self) -> Iterable[str]:
+    def _idle(self) -> Iterable[RequestWarning]:
         """Return a warning per known field that is set without effect."""
         return ()
 
@@ -176,10 +177,11 @@ class SamplingFields(ParameterFields):
         explicit = {name: getattr(self, name) for name in sides if getattr(self, name) is not None}
         for name, side in explicit.items():
             if side != sides[name]:
-                self._overrule(f"{name}={side} overrules size={self.size}")
+                self._overrule("size", f"{name}={side} overrules size={self.size}")
         return sides | explicit
 
-    def _overrule(self, warning: str) -> None:
+    def _overrule(self, field: str, text: str) -> None:
+        warning = RequestWarning("overruled", field, text)
         if warning not in self._overruled:
             self._overruled.append(warning)
 
@@ -191,7 +193,9 @@ def _is_integer(model: type[BaseModel], name: str) -> bool:
     return int in kinds and float not in kinds
 
 
-def _warning_about(extra: str) -> str:
+def _warning_about(extra: str) -> RequestWarning:
     if extra in NESTED:
-        return f"{extra}: its fields were taken as fields of the body itself"
-    return f"{extra[:60]!a} is unknown and was ignored"
+        text = f"{extra}: its fields were taken as fields of the body itself"
+        return RequestWarning("nested_fields", extra, text)
+    text = f"{extra[:60]!a} is unknown and was ignored"
+    return RequestWarning("unknown_field", extra[:60], text)

@@ -14,6 +14,7 @@ from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
 from multimodal_gen.entrypoints.http.openai.sampling_fields import SamplingFields
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.request_warning import RequestWarning
 
 MAX_IMAGES = 10
 
@@ -142,24 +143,25 @@ class ImageFields(SamplingFields):
             names["num_outputs_per_prompt"] = "n"
         return names
 
-    def _idle(self) -> Iterable[str]:
+    def _idle(self) -> Iterable[RequestWarning]:
         for name in ("quality", "style", "complexity", "input_fidelity", "moderation"):
             taken = name == "quality" and self._has_quality
             if getattr(self, name) not in (None, "auto") and not taken:
-                yield f"{name} has no effect on this server"
+                yield _idle(name, "on this server")
         steps = getattr(self, "num_inference_steps", None) or FEWEST_EVALUATIONS
         if self.quality == "high" and self._has_quality and steps >= FEWEST_EVALUATIONS:
-            yield "quality=high extrapolates some evaluations here; quality=exact computes all"
+            text = "quality=high extrapolates some evaluations here; quality=exact computes all"
+            yield RequestWarning("replaced", "quality", text)
         if self.output_compression is not None and self.output_format in (None, "png"):
-            yield "output_compression has no effect on png"
+            yield _idle("output_compression", "on png")
         if self.stream and self.response_format == "url":
-            yield "response_format has no effect on a stream: its events have the image itself"
+            yield _idle("response_format", "on a stream: its events have the image itself")
         if self.partial_images and not self.stream:
-            yield "partial_images has no effect without stream"
+            yield _idle("partial_images", "without stream")
         if self.stream_progress and not self.stream:
-            yield "stream_progress has no effect without stream"
+            yield _idle("stream_progress", "without stream")
         if self.previews and not self.run_in_background:
-            yield "previews has no effect without run_in_background"
+            yield _idle("previews", "without run_in_background")
 
     def _count(self) -> int:
         if self.n and self.num_outputs_per_prompt and self.n != self.num_outputs_per_prompt:
@@ -234,3 +236,7 @@ _NOT_MADE: dict[str, Any] = {
     "svg": "not supported: only pixel formats; use png, jpeg or webp",
 }
 """Values that OpenAI offers but this server does not, with the reason."""
+
+
+def _idle(name: str, where: str) -> RequestWarning:
+    return RequestWarning("no_effect", name, f"{name} has no effect {where}")

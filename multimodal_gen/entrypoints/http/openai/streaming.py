@@ -25,6 +25,7 @@ from multimodal_gen.entrypoints.http.openai.image_replies import (
 from multimodal_gen.entrypoints.http.openai.schema import ImageFields
 from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
 from multimodal_gen.errors import MultimodalGenError
+from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.serving.task import Event, Made, Moved, Previewed, Task
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class ImageEvents:
             "request_id": self.request_id,
         }
         if warnings := [*self.body.warnings(), *event.output.warnings]:
-            extra["warnings"] = warnings
+            extra["warnings"] = as_plain(warnings)
         return self._picture("completed", event.index, file, extra)
 
     def _picture(self, name: str, index: int, file: bytes, extra: dict[str, Any]) -> bytes:

@@ -23,6 +23,7 @@ from multimodal_gen.entrypoints.python.video_decoding import decode_video
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pixels, named_images
+from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.postprocess.files import encode_file
 from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.postprocess.video import read_frame
@@ -138,5 +139,5 @@ def _meta(body: RemixRequest, source: JobRecord | None) -> dict[str, object]:
     if source is not None:
         meta["remixed_from_video_id"] = source.id
     if warnings := body.warnings():
-        meta["warnings"] = warnings
+        meta["warnings"] = as_plain(warnings)
     return meta

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http.openai.job_objects import AudioInfo, times_of
 from multimodal_gen.entrypoints.http.transport.errors import ErrorInfo, envelope
+from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.task import Task
 
@@ -90,8 +91,8 @@ def video_of(record: JobRecord, task: Task | None) -> dict[str, Any]:
         video["revised_prompt"] = revised
     if evaluations := record.evaluations(0):
         video["evaluations"] = evaluations
-    if warnings := record.meta.get("warnings"):
-        video["warnings"] = warnings
+    if warnings := record.warnings:
+        video["warnings"] = as_plain(warnings)
     return video
 
 

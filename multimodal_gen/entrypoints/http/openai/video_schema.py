@@ -58,7 +58,8 @@ class RemixRequest(SamplingFields):
             longest = f"{model.limits.max_frames / fps:g} seconds at fps={fps}"
             raise InvalidRequest("seconds", self.seconds, f"{model.name} allows at most {longest}")
         if self.num_frames not in (None, frames):
-            self._overrule(f"num_frames={self.num_frames} overrules seconds={self.seconds}")
+            text = f"num_frames={self.num_frames} overrules seconds={self.seconds}"
+            self._overrule("seconds", text)
         return self.num_frames or frames
 
 

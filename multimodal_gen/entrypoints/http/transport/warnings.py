@@ -5,19 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from pydantic import BaseModel
+
+from multimodal_gen.messages.request_warning import RequestWarning
+
 _LONGEST = 1000
 
 
-def at_most(most: int, warnings: Sequence[str]) -> list[str]:
+class WarningInfo(BaseModel):
+    """A warning about a request, as replies show it."""
+
+    code: str
+    """Such as `no_effect`, `prompt_cut` or `unknown_field`."""
+    field: str | None
+    text: str
+
+
+def at_most(most: int, warnings: Sequence[RequestWarning]) -> list[RequestWarning]:
     """Return the warnings; if they are more than `most`, the last one counts those left out."""
     if len(warnings) <= most:
         return list(warnings)
-    return [*warnings[: most - 1], f"and {len(warnings) - most + 1} more"]
+    left_out = RequestWarning("more", None, f"and {len(warnings) - most + 1} more")
+    return [*warnings[: most - 1], left_out]
 
 
-def warning_headers(warnings: Iterable[str]) -> dict[str, str]:
+def warning_headers(warnings: Iterable[RequestWarning]) -> dict[str, str]:
     """Return `x-warnings`, with the warnings in one line; nothing if there are none."""
-    line = in_one_line("; ".join(warnings))
+    line = in_one_line("; ".join(map(str, warnings)))
     return {"x-warnings": line} if line else {}
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.plan import BatchKey, Phase
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.distributed.rank_context import RankContext
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.vaes.shared_decoding import SharedDecoding
@@ -79,7 +80,7 @@ class SteppedPipeline(ComposedPipeline):
         """Empty: guidance is the library's."""
         return ()
 
-    def without_effect(self, state: RequestState) -> list[str]:
+    def without_effect(self, state: RequestState) -> list[RequestWarning]:
         """Nothing is known: the library's call takes the parameters."""
         return []
 

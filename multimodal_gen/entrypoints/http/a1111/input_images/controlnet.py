@@ -13,6 +13,7 @@ from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import Pixels, control_names
+from multimodal_gen.messages.request_warning import RequestWarning
 
 FIELD = "alwayson_scripts.controlnet"
 SCRIPTS = ("controlnet", "ControlNet")
@@ -35,15 +36,21 @@ def controls_of(body: Generation) -> tuple[ControlChoice, ...]:
     return tuple(map(_choice, _units(body)))
 
 
-def unit_warnings(body: Generation) -> list[str]:
+def unit_warnings(body: Generation) -> list[RequestWarning]:
     """Return a warning per setting of a unit that has no effect."""
     found = []
     for unit in _units(body):
         if unit.get("control_mode") not in _BALANCED:
-            found.append(f"{FIELD}: control_mode has no effect: controls are balanced")
+            text = f"{FIELD}: control_mode has no effect: controls are balanced"
+            found.append(RequestWarning("no_effect", "control_mode", text))
         idle = [name for name in unit if name not in _TAKEN and unit[name] not in (None, False, "")]
-        found += [f"{FIELD}: {name[:60]!a} has no effect on this server" for name in idle]
+        found += [_idle(name) for name in idle]
     return [*dict.fromkeys(found)]
+
+
+def _idle(name: str) -> RequestWarning:
+    text = f"{FIELD}: {name[:60]!a} has no effect on this server"
+    return RequestWarning("no_effect", name[:60], text)
 
 
 def control_pixels(

@@ -21,6 +21,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.values import (
 )
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.request_warning import RequestWarning
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Sampling:
     """Node id and input name that each parameter comes from."""
     sized_by: str
     """Name of the input image whose size the output has; empty if it has none's."""
-    warnings: list[str]
+    warnings: list[RequestWarning]
     """What of the graph has no effect, or another than asked for."""
     outputs: dict[str, SavedResult] = field(default_factory=dict)
     """By node id."""
@@ -94,16 +95,17 @@ class GraphTranslator:
             found.mask,
             found.origins,
             found.sized_by,
-            [self._warning(given, what) for given, what in found.warnings],
+            [self._warning(*each) for each in found.warnings],
         )
 
-    def idle(self, output: Node) -> list[str]:
+    def idle(self, output: Node) -> list[RequestWarning]:
         """Warnings for inputs without an effect, of nodes that an output depends on; of each node
         once."""
         nodes = [node for node in self._graph.order(output)[0] if node.id not in self._warned]
         self._warned.update(node.id for node in nodes)
         return [warning for node in nodes for warning in idle_inputs(self._inputs[node.id])]
 
-    def _warning(self, given: Given[Any], what: str) -> str:
+    def _warning(self, code: str, given: Given[Any], what: str) -> RequestWarning:
         kind = self._graph.nodes[given.node].kind.name
-        return f"{kind} {shown(given.node)}: {given.name}={shown(given.value)} {what}"
+        text = f"{kind} {shown(given.node)}: {given.name}={shown(given.value)} {what}"
+        return RequestWarning(code, given.name, text)

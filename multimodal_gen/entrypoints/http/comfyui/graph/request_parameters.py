@@ -42,8 +42,9 @@ class RequestParameters:
     mask: LoadedMask | None = None
     sized_by: str = ""
     """Name of the input image whose size the output has."""
-    warnings: list[tuple[Given[Any], str]] = field(default_factory=list)
-    """Inputs that have no effect, or another than asked for, each with what happens instead."""
+    warnings: list[tuple[str, Given[Any], str]] = field(default_factory=list)
+    """Inputs that have no effect, or another than asked for, each with a code and what happens
+    instead."""
 
     @classmethod
     def of(
@@ -188,7 +189,9 @@ class RequestParameters:
             self.put("scheduler", asked, solver)
         if not is_same:
             used = solver or "its own"
-            self.warnings.append((asked, f"is not available: {self.model.family} uses {used}"))
+            self.warnings.append(
+                ("nearest_solver", asked, f"is not available: {self.model.family} uses {used}")
+            )
         self._noise_schedule(sampled, solver)
 
     def _noise_schedule(self, sampled: SampledLatent, solver: str | None) -> None:
@@ -202,7 +205,7 @@ class RequestParameters:
             what = f"has the model's own schedule: {name} is not available"
             if solver is not None:
                 what += f" for {solver}"
-            self.warnings.append((where, what))
+            self.warnings.append(("nearest_schedule", where, what))
 
     # -- where it starts
 
@@ -335,7 +338,7 @@ class RequestParameters:
     # -- warnings
 
     def _idle(self, given: Given[Any], why: str) -> None:
-        self.warnings.append((given, f"has no effect: {why}"))
+        self.warnings.append(("no_effect", given, f"has no effect: {why}"))
 
 
 def _known(file: Given[str], known: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from multimodal_gen.entrypoints.http.jobs.files import file_response
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.entrypoints.http.transport.warnings import warning_headers
 from multimodal_gen.entrypoints.python.decoding import decode_picture
+from multimodal_gen.messages.request_warning import RequestWarning
 
 _CONVERSIONS = ("channel", "preview")
 _HEADERS = {"cache-control": "private, no-cache", "x-content-type-options": "nosniff"}
@@ -36,8 +37,8 @@ def add_file_routes(routes: APIRouter, files: Files, max_pixels: int) -> None:
         location = await asyncio.to_thread(files.locate, owner_of(request), place)
         if location is None:
             raise HTTPException(404, "no such file")
-        idle = [f"{name} has no effect" for name in _CONVERSIONS if name in request.query_params]
-        headers = {**_HEADERS, **warning_headers(idle)}
+        asked = [name for name in _CONVERSIONS if name in request.query_params]
+        headers = {**_HEADERS, **warning_headers(map(RequestWarning.no_effect, asked))}
         return file_response(location, filename, headers=headers, filename=filename, inline=True)
 
     @routes.post("/upload/image", openapi_extra=UPLOAD, responses=refusals(400, 413, 429, 503, 507))

@@ -25,6 +25,7 @@ from multimodal_gen.entrypoints.http.comfyui.routes.schema import (
 )
 from multimodal_gen.entrypoints.http.comfyui.submission import PromptSubmitter, object_of
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
+from multimodal_gen.messages.request_warning import as_plain
 
 MAX_PROMPT_BYTES = 2 * 2**20
 """The prompt is kept, and written into images."""
@@ -49,7 +50,7 @@ def add_prompt_routes(routes: APIRouter, submitter: PromptSubmitter, executor: E
             return error.response()
         executor.start(prompt)
         said = {"prompt_id": prompt.id, "number": prompt.number, "node_errors": node_errors}
-        response = json_response({**said, "warnings": prompt.warnings})
+        response = json_response({**said, "warnings": as_plain(prompt.warnings)})
         response.background = BackgroundTask(prompt.answered.set)
         return response
 

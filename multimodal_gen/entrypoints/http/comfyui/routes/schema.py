@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from multimodal_gen.entrypoints.http.transport.warnings import WarningInfo
+
 
 class Problem(BaseModel):
     """An error."""
@@ -38,7 +40,7 @@ class Accepted(BaseModel):
     prompt_id: str
     number: float
     node_errors: dict[str, NodeProblems]
-    warnings: list[str]
+    warnings: list[WarningInfo]
     """What of the graph has no effect, or another than asked for."""
 
 
