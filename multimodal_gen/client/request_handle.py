@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.client.own_process import OwnProcess
 from multimodal_gen.errors import MultimodalGenError, from_wire
-from multimodal_gen.messages.reply import Evaluations
+from multimodal_gen.messages.reply import Evaluations, Usage
 from multimodal_gen.messages.request import Runner
 from multimodal_gen.messages.request_warning import RequestWarning
 
@@ -57,6 +57,8 @@ class Output:
     """How its prompts were read, if it names a `prompt_syntax`: chunks and weights."""
     evaluations: Evaluations | None = None
     """Numbers of evaluations that were computed, and extrapolated."""
+    usage: Usage | None = None
+    """What it cost."""
 
 
 def warnings_of(outputs: Sequence[Output]) -> tuple[RequestWarning, ...]:

@@ -331,6 +331,7 @@ def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:
                 revised_prompt=message.revised_prompt,
                 prompt_notes=message.prompt_notes,
                 evaluations=message.evaluations,
+                usage=message.usage,
             )
         case Failed():
             return message.error.exception()

@@ -10,7 +10,7 @@ import msgspec
 from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.reply import WireError
+from multimodal_gen.messages.reply import Usage, WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.request import Runner as Runner
 from multimodal_gen.messages.request_warning import RequestWarning
@@ -137,6 +137,8 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """For the request's result."""
     prompt_notes: tuple[str, ...] = ()
     """For the request's result: how its prompts were read."""
+    usage: Usage | None = None
+    """For the request's result."""
 
     @property
     def evaluations(self) -> int:

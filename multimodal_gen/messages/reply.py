@@ -81,6 +81,16 @@ class Evaluations(msgspec.Struct, frozen=True):
     """Those whose predictions follow from earlier ones: 0 with quality exact."""
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """What a result cost."""
+
+    prompt_tokens: int
+    """Tokens of its prompts, as the tokenizer that makes most of them counts: without those that
+    each text has around it, and with those that don't fit."""
+    megapixel_steps: float
+    """Sum over its computed evaluations of width * height * frames / 1e6."""
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     """Final reply of a successful request.
 
@@ -98,6 +108,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     batch_sizes: list[int] = []
     """Number of requests that shared each evaluation."""
     evaluations: Evaluations | None = None
+    usage: Usage | None = None
     warnings: tuple[RequestWarning, ...] = ()
     """Parts of the request that had no effect, or another than requested."""
     revised_prompt: str | None = None

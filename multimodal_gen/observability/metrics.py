@@ -14,6 +14,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from multimodal_gen.observability.key_totals import KeyTotals
+
 _PREFIX = "multimodal_gen_"
 _LONG = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1200)
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -63,6 +65,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.registry.register(_FleetCollector(fleet_state))
+        self.keys = KeyTotals()
+        """Totals by key; not for every key's eyes."""
         self._requests = self._counter(
             "requests", "Completed, failed or cancelled requests.", "model", "status"
         )
@@ -139,10 +143,11 @@ class Metrics:
         if size:
             self._http_size.labels(route).observe(size)
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Return all metrics in the format that an Accept header asks for, and its content type."""
+    def exposition(self, accept: str, *, with_keys: bool) -> tuple[bytes, str]:
+        """Return all metrics, or all but those by key, in the format that an Accept header asks
+        for, and its content type."""
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return encode(_Exposed(self, with_keys)), content_type
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(_PREFIX + name, text, labels, registry=self.registry)
@@ -150,6 +155,19 @@ class Metrics:
     def _histogram(self, name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
         every = tuple(buckets)
         return Histogram(_PREFIX + name, text, labels, buckets=every, registry=self.registry)
+
+
+@dataclass(frozen=True)
+class _Exposed(Collector):
+    """What one scrape sees."""
+
+    metrics: Metrics
+    with_keys: bool
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self.metrics.registry.collect()
+        if self.with_keys:
+            yield from self.metrics.keys.collect()
 
 
 class _FleetCollector(Collector):

@@ -16,6 +16,7 @@ from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.request_warning import RequestWarning, as_plain, from_plain
 from multimodal_gen.postprocess.sound import Sound
 from multimodal_gen.serving.task import Status
+from multimodal_gen.serving.usage import RequestUsage
 
 JobKind = Literal["video", "image"]
 PageOrder = Literal["asc", "desc"]
@@ -30,11 +31,12 @@ class JobRequest(msgspec.Struct, frozen=True):
     meta: dict[str, Any] = {}
 
     def answered(self, outputs: Sequence[Output]) -> JobRequest:
-        """Add what clients are told of its results: their size, warnings, evaluations, how its
-        prompt was read and revised, and the form of the sound."""
+        """Add what clients are told of its results: their size, cost, warnings, evaluations, how
+        its prompt was read and revised, and the form of the sound."""
         meta = dict(self.meta)
         height, width = outputs[0].pixels.shape[1:3]  # larger than asked for if it was upscaled
         meta["size"] = f"{width}x{height}"
+        meta["usage"] = RequestUsage.of(self.requests, outputs).described()
         if warnings := warnings_of(outputs):
             meta["warnings"] = as_plain([*from_plain(self.meta.get("warnings", ())), *warnings])
         if any(output.revised_prompt is not None for output in outputs):

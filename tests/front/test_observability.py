@@ -120,7 +120,7 @@ def test_labels_name_neither_prompts_nor_requests(app: FastAPI) -> None:
     text = ask(app, "GET", "/metrics").text
     assert "heart" not in text
     assert set(re.findall(r"(\w+)=\"", text)) == {
-        *("model", "engine", "status", "stage", "rank", "handler", "method", "le"),
+        *("model", "engine", "status", "stage", "rank", "handler", "method", "le", "key"),
     }
 
 

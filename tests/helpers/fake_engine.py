@@ -13,6 +13,7 @@ from multimodal_gen.client.request_handle import Output, RequestHandle, Update
 from multimodal_gen.errors import Cancelled, EngineDied, MultimodalGenError
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.model_info import ModelInfo
+from multimodal_gen.messages.reply import Usage
 from multimodal_gen.messages.request import Req, Runner
 from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.postprocess.sound import Sound
@@ -68,7 +69,9 @@ class FakeEngine:
         pixels = np.full(
             (self.frames, params.height or 8, params.width or 8, 3), seed % 256, np.uint8
         )
-        output = Output(request_id, pixels, seed, params.fps, {}, [], self.warnings)
+        steps = pixels[..., 0].size / 1e6 * (params.num_inference_steps or 1)
+        usage = Usage(len(params.prompt.split()), steps)
+        output = Output(request_id, pixels, seed, params.fps, {}, [], self.warnings, usage=usage)
         if self.sound is not None:
             output = replace(output, audio=self.sound.samples, audio_rate=self.sound.rate)
         self._end(request_id, output)

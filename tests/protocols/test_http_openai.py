@@ -88,7 +88,7 @@ def test_the_format_is_the_one_asked_for(client: openai.OpenAI, kind: Any) -> No
 def test_the_reply_has_openais_fields_and_ours(client: openai.OpenAI) -> None:
     reply = generate(client)
     assert abs(reply.created - time.time()) < 60
-    assert (reply.usage.total_tokens, reply.usage.input_tokens_details.text_tokens) == (0, 0)
+    assert (reply.usage.total_tokens, reply.usage.input_tokens_details.text_tokens) == (39, 3)
     assert {"encode", "denoise", "decode", "total"} <= reply.timings.keys()
     assert reply.id.startswith("req_")
     assert "warnings" not in reply.model_extra

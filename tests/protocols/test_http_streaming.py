@@ -41,7 +41,7 @@ def test_partial_pictures_come_before_the_picture(client: openai.OpenAI, partial
     assert [event.partial_image_index for event in shown] == [*range(len(shown))]
     assert last.type == "image_generation.completed"
     assert (last.size, last.background, last.output_format) == ("192x160", "opaque", "png")
-    assert (last.quality, last.usage.total_tokens, last.seed) == ("auto", 0, 3)
+    assert (last.quality, last.usage.output_tokens, last.seed) == ("auto", 120, 3)
     assert all(pixels_of(event).shape == (160, 192, 3) for event in [*shown, last])
 
 

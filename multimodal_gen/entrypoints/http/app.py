@@ -88,7 +88,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     app.include_router(status_routes(service, jobs, args))
     app.include_router(model_routes(service))
     app.include_router(docs_routes(app, needs_key=ring.guards))
-    app.include_router(metrics_routes(metrics))
+    app.include_router(metrics_routes(metrics, ring))
     maker = ImageMaker(service, jobs, args.max_input_pixels)
     app.include_router(image_routes(maker))
     app.include_router(edit_routes(maker, args.max_input_pixels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,14 +21,10 @@ from multimodal_gen.errors import (
 )
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.plan import (
-    BatchKey,
-    EnlargingWork,
-    EvaluationRun,
     Phase,
     Plan,
     Prepared,
     RankLoaded,
-    SecondPass,
     Work,
 )
 from multimodal_gen.messages.rank_args import RankArgs
@@ -41,6 +37,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.managers.adapter_loader import AdapterLoader
 from multimodal_gen.runtime.managers.graph_maker import GraphMaker
 from multimodal_gen.runtime.managers.plan_outcome import PlanOutcome
+from multimodal_gen.runtime.managers.prepared_work import prepared_of
 from multimodal_gen.runtime.managers.rank_device import (
     PeakMemory,
     agree_on_memory,
@@ -53,7 +50,6 @@ from multimodal_gen.runtime.managers.rank_device import (
     keep_precision,
 )
 from multimodal_gen.runtime.managers.rank_group import join_ranks
-from multimodal_gen.runtime.models.upscaler import TILE, Enlargement
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
 from multimodal_gen.runtime.pipelines.registry import load_pipeline
 from multimodal_gen.runtime.pipelines.sharing import agreed_parallel
@@ -258,7 +254,7 @@ class GPUWorker:
         for state in states:
             try:
                 self.pipeline.forward(Phase.ENCODE, [state], 1)
-                prepared[state.req.id] = self._prepared(state)
+                prepared[state.req.id] = prepared_of(self.pipeline, state)
             except Exception as raised:
                 failures[state.req.id] = _describe(raised)
         _empty_cache_after(failures.values())
@@ -337,32 +333,6 @@ class GPUWorker:
                 failures[state.req.id] = _describe(raised)
         return failures
 
-    def _prepared(self, state: RequestState) -> Prepared:
-        passes = [each for each in state.passes if each.enlargement is None]
-        second = passes[1] if len(passes) > 1 else None
-        all_steps = second is None and state.evaluation == 0
-        return Prepared(
-            batch_keys=tuple(run for each in passes for run in self._runs(each)),
-            decode_chunks=decode_units(self.pipeline, state),
-            extrapolated=sum(each.extrapolated for each in passes),
-            second=None
-            if second is None
-            else SecondPass(second.evaluations_left, self.pipeline.decode_chunks(second.params)),
-            enlarging=next((_enlarging(e) for p in state.passes if (e := p.enlargement)), None),
-            steps=None if all_steps else sum(each.steps_left for each in passes),
-            warnings=tuple(state.warnings),
-            prompt_notes=tuple(state.prompt_notes),
-        )
-
-    def _runs(self, state: RequestState) -> Iterator[EvaluationRun]:
-        """Evaluations of a pass: those of one batch key, and of as many rows, are a run."""
-        first = state.evaluation
-        alike = itertools.groupby(
-            (self.pipeline.batch_key(state, i), state.planned_rows(i))
-            for i in range(first, first + state.evaluations_left)
-        )
-        return (EvaluationRun(key, len(list(run)), rows) for (key, rows), run in alike)
-
 
 def _shared_failures(states: Sequence[RequestState]) -> dict[str, WireError]:
     """Errors of requests whose decoding went on nevertheless, as other ranks wait for it."""
@@ -371,13 +341,6 @@ def _shared_failures(states: Sequence[RequestState]) -> dict[str, WireError]:
         for state in states
         if state.shared is not None and state.shared.failure is not None
     }
-
-
-def _enlarging(enlargement: Enlargement) -> EnlargingWork:
-    _, height, width = enlargement.grid.shape
-    tokens = min(height, TILE) * min(width, TILE) // 256
-    key = BatchKey(max(1, tokens), f"upscaler {enlargement.upscaler.name}")
-    return EnlargingWork(enlargement.units, key)
 
 
 def _describe(raised: Exception) -> WireError:

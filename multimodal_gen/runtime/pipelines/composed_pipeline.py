@@ -102,7 +102,9 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
         if graphs is not None:
             self.loras.when_removed.append(graphs.forget_lora)
         self.prompts = EncodedPrompts(self.loras, self._hold_encoders)
-        self.reads = WeightedPrompts(self.prompts, lambda params: self.guidance.branches(params))
+        self.reads = WeightedPrompts(
+            self.prompts, lambda params: self.guidance.branches(params), self.components
+        )
         self.executor = SyncExecutor(self.components, make_stages(self), self.residency)
 
     # -- from a checkpoint

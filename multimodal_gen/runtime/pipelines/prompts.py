@@ -11,6 +11,7 @@ from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
+from multimodal_gen.runtime.models.encoders.counting import TokenCounter
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt, WeightedEncoder
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
@@ -59,9 +60,13 @@ class WeightedPrompts:
     """Prompts for encoders whose states can be weighted."""
 
     def __init__(
-        self, prompts: EncodedPrompts, branches: Callable[[SamplingParams], Sequence[str]]
+        self,
+        prompts: EncodedPrompts,
+        branches: Callable[[SamplingParams], Sequence[str]],
+        components: Mapping[str, Any],
     ) -> None:
-        """`branches` of a request, as `Guidance` has them."""
+        """`branches` of a request, as `Guidance` has them; `components` of the pipeline."""
+        self._count_tokens = TokenCounter(components)
         self._prompts = prompts
         self._branches = branches
         self.in_chunks: Mapping[str, WeightedEncoder] = {}
@@ -99,6 +104,12 @@ class WeightedPrompts:
         """Number of chunks of a branch's own text."""
         text, encoders = text_of(params, branch), self.in_chunks.values()
         return max((len(each.chunks(text, params.prompt_syntax)) for each in encoders), default=1)
+
+    def tokens(self, state: RequestState) -> int:
+        """Number of tokens of the prompts of all branches."""
+        params = state.params
+        texts = (text_of(params, branch) for branch in self._branches(params))
+        return sum(self._count_tokens(text, params.prompt_syntax) for text in texts)
 
     def notes(self, state: RequestState) -> list[str]:
         """Tell how prompts with a syntax were read."""

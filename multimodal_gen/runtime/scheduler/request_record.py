@@ -9,7 +9,7 @@ import zmq
 
 from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.plan import Ack, Phase, Work
-from multimodal_gen.messages.reply import Evaluations, Result
+from multimodal_gen.messages.reply import Evaluations, Result, Usage
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.request_warning import RequestWarning
 
@@ -28,6 +28,7 @@ class RequestRecord:
     evaluations: int = 0
     counted: Evaluations | None = None
     warnings: list[RequestWarning] = field(default_factory=list)
+    usage: Usage | None = None
     revised_prompt: str | None = None
     prompt_notes: tuple[str, ...] = ()
     reported_at: float = 0.0
@@ -45,6 +46,7 @@ class RequestRecord:
         if (prepared := ack.prepared.get(self.req.id)) is not None:
             self.evaluations = prepared.evaluations
             self.counted = Evaluations(prepared.computed, prepared.extrapolated)
+            self.usage = prepared.usage
             self.warnings += prepared.warnings
             self.prompt_notes = prepared.prompt_notes
         self.revised_prompt = ack.enhanced.get(self.req.id, self.revised_prompt)
@@ -70,6 +72,7 @@ class RequestRecord:
             timings=self.timings,
             batch_sizes=self.batch_sizes,
             evaluations=self.counted,
+            usage=self.usage,
             warnings=tuple(dict.fromkeys(self.warnings)),
             revised_prompt=self.revised_prompt,
             prompt_notes=self.prompt_notes,

@@ -30,6 +30,7 @@ class EncodeStage:
             state.conditioning = self._shared(partial(self._encoded, state))
             state.warnings += self._pipeline.without_effect(state)
             if self._pipeline.context.encodes:
+                state.prompt_tokens = self._pipeline.reads.tokens(state)
                 state.prompt_notes += self._pipeline.reads.notes(state)
                 state.warnings += self._pipeline.reads.unread(state)
 

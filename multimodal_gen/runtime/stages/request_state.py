@@ -81,6 +81,8 @@ class RequestState:
     """Its prompt, once a language model has rewritten it."""
     prompt_notes: list[str] = field(default_factory=list)
     """How its prompts were read, for its result."""
+    prompt_tokens: int = 0
+    """Tokens of its prompts, for its result; known on the rank that encodes."""
     second: RequestState | None = None
     """The next pass, if it is upscaled: it is begun once this one is decoded."""
     conditioning: dict[str, Conditioning] = field(default_factory=dict)

@@ -67,6 +67,9 @@ class Start(Protocol):
 class Reads(Protocol):
     """Tells, on the rank that encodes, how a request's prompts were read."""
 
+    def tokens(self, state: RequestState) -> int:
+        """Number of tokens of the request's prompts."""
+
     def notes(self, state: RequestState) -> list[str]:
         """Chunks and weights, if the request names a syntax."""
 

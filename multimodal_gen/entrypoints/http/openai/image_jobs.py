@@ -37,6 +37,8 @@ class ImageJob(BaseModel):
     data: list[dict[str, Any]]
     error: dict[str, Any] | None
     warnings: list[WarningInfo]
+    usage: dict[str, Any] | None
+    """What it cost, once it has completed."""
 
 
 class DeletedImageJob(BaseModel):
@@ -82,6 +84,7 @@ def job_reply(
         "data": [*_images(request, record, results)],
         "error": record.error,
         "warnings": as_plain(record.warnings),
+        "usage": record.meta.get("usage"),
     }
     headers = {} if record.done else {"openai-poll-after-ms": str(POLL_AFTER_MS)}
     return Response(msgspec.json.encode(content), status, headers, media_type="application/json")

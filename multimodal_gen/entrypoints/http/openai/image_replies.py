@@ -21,18 +21,10 @@ from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.postprocess.images import QUALITY, ImageFormat, encode_image, to_pil
 from multimodal_gen.postprocess.metadata import Recipe
+from multimodal_gen.serving.usage import RequestUsage
 
 if TYPE_CHECKING:
     import numpy as np
-
-USAGE: dict[str, Any] = {
-    "input_tokens": 0,
-    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
-    "output_tokens": 0,
-    "output_tokens_details": {"image_tokens": 0, "text_tokens": 0},
-    "total_tokens": 0,
-}
-"""Clients expect this object; usage is not metered."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +85,8 @@ class ImagesReply(BaseModel):
     """Only if the request named one."""
     size: str
     usage: dict[str, Any]
+    """Tokens of the prompt and of input images; as output, one token per 16 x 16 pixels; and
+    `megapixel_steps`, megapixels times computed evaluations."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +145,7 @@ def reply(
         "data": [{**place(each.file), **output_fields(each.output)} for each in made],
         **common(body, encoding, made[0].req),
         "size": size_of_result(outputs[0]),
-        "usage": USAGE,
+        "usage": RequestUsage.of([each.req for each in made], outputs).described(),
         "id": request_id,
         "seeds": [output.seed for output in outputs],
         "timings": longest_timings(outputs),

@@ -87,6 +87,8 @@ class Job(BaseModel):
     warnings: list[WarningInfo]
     prompt_notes: list[str]
     """How its prompts were read, if it has a `prompt_syntax`."""
+    usage: dict[str, Any] | None
+    """What it cost, once it is made: as in the reply of an image route."""
 
 
 class JobPage(BaseModel):
@@ -128,6 +130,7 @@ def job_of(
         "error": None if record.error is None else envelope(record.error.exception()),
         "warnings": as_plain(record.warnings),
         "prompt_notes": record.meta.get("prompt_notes", []),
+        "usage": record.meta.get("usage"),
     }
 
 

@@ -14,7 +14,6 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from multimodal_gen.entrypoints.http.openai.image_replies import (
-    USAGE,
     Encoding,
     common,
     in_base64,
@@ -27,6 +26,7 @@ from multimodal_gen.entrypoints.http.transport.errors import log_and_envelope
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.serving.task import Event, Made, Moved, Previewed, Task
+from multimodal_gen.serving.usage import RequestUsage
 
 log = logging.getLogger(__name__)
 PING_S = 15.0
@@ -134,9 +134,10 @@ class ImageEvents:
         return self._picture("partial_image", event.index, file, {"partial_image_index": shown})
 
     def _completed(self, event: Made) -> bytes:
-        file = self.encoding.encode(self.task.requests[event.index], event.output)
+        req = self.task.requests[event.index]
+        file = self.encoding.encode(req, event.output)
         extra = {
-            "usage": USAGE,
+            "usage": RequestUsage.of([req], [event.output]).described(),
             "size": size_of_result(event.output),
             **output_fields(event.output),
             "request_id": self.request_id,

@@ -48,6 +48,8 @@ class Video(BaseModel):
     fps: int | None
     audio: AudioInfo | None
     """Of a completed video that has sound."""
+    usage: dict[str, Any] | None
+    """What a completed video cost: as in the reply of an image route."""
 
 
 class VideoPage(BaseModel):
@@ -86,6 +88,7 @@ def video_of(record: JobRecord, task: Task | None) -> dict[str, Any]:
         "num_frames": params.num_frames,
         "fps": params.fps,
         "audio": record.meta.get("audio"),
+        "usage": record.meta.get("usage"),
     }
     if revised := record.revised_prompt(0):
         video["revised_prompt"] = revised

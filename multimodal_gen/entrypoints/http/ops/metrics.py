@@ -10,25 +10,32 @@ from fastapi import APIRouter, Request, Response
 
 from multimodal_gen.client.request_handle import Output
 from multimodal_gen.entrypoints.http.transport.errors import documented
+from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
+from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.observability.metrics import EngineState, FleetState, Metrics, ModelState
 from multimodal_gen.observability.tracing import Tracing
 from multimodal_gen.serving.fleet.engine import Engine
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.task import Task
+from multimodal_gen.serving.usage import RequestUsage
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
 
-def metrics_routes(metrics: Metrics) -> APIRouter:
-    """The route that Prometheus scrapes."""
+def metrics_routes(metrics: Metrics, ring: KeyRing) -> APIRouter:
+    """The route that Prometheus scrapes. Where there are several keys, only the administrator's
+    shows the totals of each."""
     routes = APIRouter()
 
     @routes.get("/metrics", response_class=Response, responses=documented(401))
     async def exposition(request: Request) -> Response:
-        """Return metrics in Prometheus' text format, or OpenMetrics if the client accepts it."""
-        content, kind = metrics.exposition(request.headers.get("accept", ""))
+        """Return metrics in Prometheus' text format, or OpenMetrics if the client accepts it. The
+        totals of each key are for the administrator's key, unless there is only one."""
+        sees_keys = len(ring.shares) <= 1 or owner_of(request).admin
+        accept = request.headers.get("accept", "")
+        content, kind = metrics.exposition(accept, with_keys=sees_keys)
         return Response(content, headers={"content-type": kind})
 
     return routes
@@ -79,6 +86,7 @@ class Reports:
         timings = since_acceptance(output.timings, elapsed)
         self._metrics.made(model, output.pixels.shape, timings, output.batch_sizes)
         self._metrics.ended(model, "completed", elapsed)
+        self._count(task, output)
         if self._tracing is not None and parent is not None:
             attributes = {
                 "gen_ai.operation.name": "generate_content",
@@ -89,6 +97,15 @@ class Reports:
         if task.done:
             del self._alive[task.id]
 
+    def _count(self, task: Task, output: Output) -> None:
+        total = self._metrics.keys.of(task.owner.name)
+        total.requests["completed"] += 1
+        total.images += output.pixels.shape[0]
+        if output.usage is not None:
+            total.megapixel_steps += output.usage.megapixel_steps
+        if task.done:
+            total.prompt_tokens += RequestUsage.of(task.requests, task.made).text_tokens
+
     def ended_early(self, task: Task) -> None:
         if task.id not in self._alive:
             return
@@ -97,6 +114,7 @@ class Reports:
         for output in task.outputs:
             if output is None:
                 self._metrics.ended(model, status, time.monotonic() - started)
+                self._metrics.keys.of(task.owner.name).requests[status] += 1
 
 
 def since_acceptance(timings: Mapping[str, float], elapsed: float) -> dict[str, float]:
