@@ -81,7 +81,7 @@ async function copy(text) {
     document.execCommand("copy");
     area.remove();
   }
-  toast("Copied.");
+  toast(t("Copied."));
 }
 for (const [id, text] of [["copy-curl", asCurl], ["copy-python", asPython]]) {
   $(id).addEventListener("click", async () => { if (model && isValid()) { await copy(text()); $(id).focus(); } });

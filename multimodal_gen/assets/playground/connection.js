@@ -22,14 +22,14 @@ const isNetwork = (error) => error instanceof TypeError && /fetch|network|load/i
 
 function inWords(error) {
   if (!(error instanceof Refused)) {
-    return "The server can't be reached. This page keeps trying; accepted requests are not lost.";
+    return t("The server can't be reached. This page keeps trying; accepted requests are not lost.");
   }
-  const again = error.retryAfter ? ` Try again in ${span(error.retryAfter)}.` : "";
+  const again = error.retryAfter ? ` ${t("Try again in {time}.", { time: span(error.retryAfter) })}` : "";
   const said = error.message.charAt(0).toUpperCase() + error.message.slice(1).replace(/\.?$/, ".");
-  if (error.status === 429) return `The queue is full. ${said}${again}`;
-  if (error.status === 503) return `Not available: ${error.message.replace(/\.?$/, ".")}${again}`;
-  if (error.status === 413) return `The request is too large. ${said}`;
-  if (error.status === 401) return "The API key is missing or not valid for this server.";
+  if (error.status === 429) return `${t("The queue is full.")} ${said}${again}`;
+  if (error.status === 503) return t("Not available: {reason}", { reason: error.message.replace(/\.?$/, ".") }) + again;
+  if (error.status === 413) return `${t("The request is too large.")} ${said}`;
+  if (error.status === 401) return t("The API key is missing or not valid for this server.");
   return said;
 }
 
@@ -108,16 +108,16 @@ function heard(event) {
 }
 
 const PHASES = {
-  connecting: ["Connecting…", ""],
-  loading: ["Loading", "The model is loading. You can already enter a prompt."],
-  restarting: ["Restarting", "The engine was lost and is restarting. Your requests will resume automatically."],
-  stopping: ["Stopping", "The server is stopping. Accepted requests resume when it is back."],
-  failed: ["Failed", "The model can't be loaded."],
-  gone: ["Offline", "The server can't be reached. This page reconnects automatically."],
-  ready: ["Ready", ""],
+  connecting: [t("Connecting…"), ""],
+  loading: [t("Loading"), t("The model is loading. You can already enter a prompt.")],
+  restarting: [t("Restarting"), t("The engine was lost and is restarting. Your requests will resume automatically.")],
+  stopping: [t("Stopping"), t("The server is stopping. Accepted requests resume when it is back.")],
+  failed: [t("Failed"), t("The model can't be loaded.")],
+  gone: [t("Offline"), t("The server can't be reached. This page reconnects automatically.")],
+  ready: [t("Ready"), ""],
 };
 
-const soFar = ({ component, loaded_gb, total_gb }) => `${component.replaceAll("_", " ")}: ${loaded_gb.toFixed(1)} of ${total_gb.toFixed(1)} GB.`;
+const soFar = ({ component, loaded_gb, total_gb }) => t("{component}: {loaded} of {total} GB.", { component: component.replaceAll("_", " "), loaded: loaded_gb.toFixed(1), total: total_gb.toFixed(1) });
 
 function setPhase(next, reason, loading) {
   const changed = next !== phase || offline;
@@ -137,9 +137,9 @@ function setPhase(next, reason, loading) {
 
 async function needKey() {
   setPhase("connecting");
-  $("state").textContent = "Key needed";
+  $("state").textContent = t("Key needed");
   $("key-form").hidden = false;
-  $("key-label").textContent = apiKey() ? "This server does not accept that key. Try another one." : "This server requires an API key";
+  $("key-label").textContent = apiKey() ? t("This server does not accept that key. Try another one.") : t("This server requires an API key");
   $("key").focus();
   await new Promise((done) => { keyGiven = done; });
 }
@@ -147,7 +147,7 @@ let keyGiven = () => {};
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const key = $("key").value.trim();
-  if (/[^\x21-\x7e]/.test(key)) return complain("A key consists of letters, digits and punctuation, without spaces.");
+  if (/[^\x21-\x7e]/.test(key)) return complain(t("A key consists of letters, digits and punctuation, without spaces."));
   complain("");
   store(key);
   $("key").value = "";
@@ -155,6 +155,6 @@ $("key-form").addEventListener("submit", (event) => {
 });
 $("change-key").addEventListener("click", () => {
   $("key-form").hidden = !$("key-form").hidden;
-  $("key-label").textContent = "New API key; leave empty to remove the current one";
+  $("key-label").textContent = t("New API key; leave empty to remove the current one");
   if (!$("key-form").hidden) $("key").focus();
 });

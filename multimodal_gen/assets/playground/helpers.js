@@ -76,11 +76,11 @@ function randomHex() {
 }
 
 function span(seconds) {
-  if (seconds < 1) return "less than 1 s";
+  if (seconds < 1) return t("less than 1 s");
   const whole = Math.round(seconds);
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  if (whole < 60) return t("{s} s", { s: whole });
+  if (whole < 3600) return t("{min} min {s} s", { min: Math.floor(whole / 60), s: whole % 60 });
+  return t("{h} h {min} min", { h: Math.floor(whole / 3600), min: Math.floor((whole % 3600) / 60) });
 }
 
 let toastTimer = 0;

@@ -38,22 +38,22 @@ async function useFiles(name, files) {
 function addImages(urls) {
   const most = model.limits.max_images;
   const all = most > 1 ? [given.image, ...more, ...urls].filter(Boolean) : urls;
-  if (all.length > most) toast(most > 1 ? `The maximum is ${most} images.` : "This model takes one image.");
+  if (all.length > most) toast(most > 1 ? t("The maximum is {count} images.", { count: most }) : t("This model takes one image."));
   more.splice(0, more.length, ...all.slice(1, most));
   usePicture("image", all[0]);
 }
 
 function showMore() {
-  $("more-images").replaceChildren(...more.map((url, i) => h("div", { className: "pick" }, h("img", { alt: "", src: url }), h("span", { className: "hint" }, `Image ${i + 2}`),
-    h("button", { className: "square", type: "button", "aria-label": `Remove image ${i + 2}`, onclick: () => { more.splice(i, 1); showMore(); $("image").focus(); } }, icon("x")))));
+  $("more-images").replaceChildren(...more.map((url, i) => h("div", { className: "pick" }, h("img", { alt: "", src: url }), h("span", { className: "hint" }, t("Image {number}", { number: i + 2 })),
+    h("button", { className: "square", type: "button", "aria-label": t("Remove image {number}", { number: i + 2 }), onclick: () => { more.splice(i, 1); showMore(); $("image").focus(); } }, icon("x")))));
 }
 
 function addLora(name, scale, rest = {}) {
   const names = model.loras.includes(name) ? model.loras : [...model.loras, name];
   const row = h("div", { className: "line" },
-    h("select", { "aria-label": "LoRA" }, ...names.map((each) => h("option", { value: each, selected: each === name }, each))),
-    h("input", { type: "number", inputMode: "decimal", step: "any", min: "-100", max: "100", value: scale ?? 1, "aria-label": "LoRA scale" }),
-    h("button", { className: "square", type: "button", "aria-label": "Remove this LoRA", onclick: () => { row.remove(); $("add-lora").focus(); } }, icon("x")));
+    h("select", { "aria-label": t("LoRA") }, ...names.map((each) => h("option", { value: each, selected: each === name }, each))),
+    h("input", { type: "number", inputMode: "decimal", step: "any", min: "-100", max: "100", value: scale ?? 1, "aria-label": t("LoRA scale") }),
+    h("button", { className: "square", type: "button", "aria-label": t("Remove this LoRA"), onclick: () => { row.remove(); $("add-lora").focus(); } }, icon("x")));
   const told = h("small", { className: "hint" });
   const tell = () => {
     const about = (model.about_loras || {})[row.children[0].value] || {};
@@ -69,10 +69,10 @@ function addLora(name, scale, rest = {}) {
   return row;
 }
 $("add-lora").addEventListener("click", () => {
-  if ($("loras").children.length >= model.limits.max_loras) return toast(`The maximum is ${model.limits.max_loras} LoRAs.`);
+  if ($("loras").children.length >= model.limits.max_loras) return toast(t("The maximum is {count} LoRAs.", { count: model.limits.max_loras }));
   const taken = loras().map((each) => each.name);
   const free = model.loras.find((name) => !taken.includes(name));
-  if (free === undefined) return toast("All LoRAs are already added.");
+  if (free === undefined) return toast(t("All LoRAs are already added."));
   addLora(free).firstElementChild.focus();
 });
 function upscale() {
@@ -83,19 +83,19 @@ function upscale() {
 const loras = () => Array.from($("loras").children, (row) => ({ name: row.children[0].value, scale: Number(row.children[1].value || 1), ...row.rest }));
 
 function addControl() {
-  const picture = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", required: true, "aria-label": "Picture of the control" });
+  const picture = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", required: true, "aria-label": t("Picture of the control") });
   const row = h("div", { className: "line" },
-    h("select", { "aria-label": "Control" }, ...model.controls.map((each) => h("option", { value: each }, each))),
-    h("input", { type: "number", inputMode: "decimal", step: "any", min: "0", max: "100", value: 1, "aria-label": "Control scale" }),
-    h("input", { type: "text", placeholder: "mode", "aria-label": "Mode of the control, if it has several" }),
-    h("button", { className: "square", type: "button", "aria-label": "Remove this control", onclick: () => { row.remove(); $("add-control").focus(); } }, icon("x")),
+    h("select", { "aria-label": t("Control") }, ...model.controls.map((each) => h("option", { value: each }, each))),
+    h("input", { type: "number", inputMode: "decimal", step: "any", min: "0", max: "100", value: 1, "aria-label": t("Control scale") }),
+    h("input", { type: "text", placeholder: t("mode"), "aria-label": t("Mode of the control, if it has several") }),
+    h("button", { className: "square", type: "button", "aria-label": t("Remove this control"), onclick: () => { row.remove(); $("add-control").focus(); } }, icon("x")),
     picture);
   picture.addEventListener("change", async () => { row.image = picture.files.length ? await readUrl(picture.files[0]) : null; });
   $("controls").append(row);
   return row;
 }
 $("add-control").addEventListener("click", () => {
-  if ($("controls").children.length >= model.limits.max_controls) return toast(`The maximum is ${model.limits.max_controls} controls.`);
+  if ($("controls").children.length >= model.limits.max_controls) return toast(t("The maximum is {count} controls.", { count: model.limits.max_controls }));
   addControl().firstElementChild.focus();
 });
 const controls = () => Array.from($("controls").children, (row) => ({ name: row.children[0].value, image: row.image, scale: Number(row.children[1].value || 1), ...(row.children[2].value && { mode: row.children[2].value }) }));

@@ -37,9 +37,10 @@ const oldestAlive = () => jobs.filter((job) => !isDone(job)).at(-1);
 function ended(job) {
   if (job.status === "completed") {
     setLast(job);
-    say(`Done: ${job.parameters.prompt}`);
+    say(t("Done: {prompt}", { prompt: job.parameters.prompt }));
   } else if (job.error && job.status !== "cancelled") {
-    complain(`The ${nounOf(job)} could not be generated: ${job.error.message}`);
+    const reason = job.error.message;
+    complain(job.kind === "video" ? t("The video could not be generated: {reason}", { reason }) : t("The image could not be generated: {reason}", { reason }));
   }
 }
 
@@ -67,16 +68,18 @@ async function remove(job) {
 }
 
 async function cancel(job) {
-  if (await remove(job)) { toast("Cancelled."); $("prompt").focus(); }
+  if (await remove(job)) { toast(t("Cancelled.")); $("prompt").focus(); }
 }
 
 async function removeAsked(job, index) {
-  const several = job.outputs.length > 1 ? `all ${job.outputs.length} images of this request` : `this ${nounOf(job)}`;
-  if (!confirm(`Permanently delete ${several}?`)) return;
+  const count = job.outputs.length;
+  const question = count > 1 ? t("Permanently delete all {count} images of this request?", { count })
+    : job.kind === "video" ? t("Permanently delete this video?") : t("Permanently delete this image?");
+  if (!confirm(question)) return;
   const place = Array.from($("gallery").children).findIndex((tile) => tile === tiles.get(`${job.id}:${index}`)?.element);
   if ($("viewer").open) $("viewer").close();
   if (!(await remove(job))) return;
-  toast("Deleted.");
+  toast(t("Deleted."));
   const next = $("gallery").children[Math.min(place, $("gallery").children.length - 1)];
   (next ? next.querySelector("button") : $("gallery-title")).focus();
 }

@@ -25,7 +25,7 @@ function showModels(info) {
 $("models").addEventListener("change", async () => {
   chosen = $("models").value;
   $("make").disabled = true;
-  $("model").textContent = `Loading ${chosen}…`;
+  $("model").textContent = t("Loading {model}…", { model: chosen });
   await loadModel();
   if (model.name === chosen) return;
   chosen = $("models").value = model.name;  // it can't be loaded: the error is shown
@@ -38,7 +38,7 @@ function fillIn() {
   const video = makesVideos();
   $("model").textContent = `${model.name} · ${model.family} · ${model.device}, ${model.dtype}`;
   document.title = `${model.name} · multimodal_gen`;
-  $("make").firstElementChild.textContent = video ? "Generate video" : "Generate image";
+  $("make").firstElementChild.textContent = video ? t("Generate video") : t("Generate image");
   const shown = {
     negative_prompt: true, num_inference_steps: true, guidance_scale: true, n: !video, scheduler: model.schedulers.length > 0,
     noise_schedule: model.noise_schedules.length > 1,
@@ -53,7 +53,7 @@ function fillIn() {
   for (const side of ["width", "height"]) Object.assign($(side), { min: model.size_multiple, max: limits.max_side, step: model.size_multiple });
   $("num_inference_steps").max = limits.max_steps;
   $("image").multiple = limits.max_images > 1;
-  $("image-label").textContent = limits.max_images > 1 ? `Input images, up to ${limits.max_images}` : "Input image";
+  $("image-label").textContent = limits.max_images > 1 ? t("Input images, up to {count}", { count: limits.max_images }) : t("Input image");
   $("n").max = Math.min(10, limits.max_outputs);
   Object.assign($("num_frames"), { max: limits.max_frames, step: model.frame_multiple });
   $("max_sequence_length").max = limits.max_sequence_length || "";
@@ -62,7 +62,7 @@ function fillIn() {
   $("upscale_by").hidden = !model.upscalers.length;
   $("upscale_model").replaceChildren(...(twice ? [h("option", { value: "" }, "Lanczos")] : []), ...model.upscalers.map((each) => h("option", { value: each }, each)));
   for (const [name, choices] of CHOICES()) $(name).replaceChildren(...choices.map((each) => h("option", { value: each }, each)));
-  $("shape").replaceChildren(h("option", { value: "" }, "Shape"), ...shapes().map(([name, w, hgt]) => h("option", { value: `${w}x${hgt}` }, name)));
+  $("shape").replaceChildren(h("option", { value: "" }, t("Shape")), ...shapes().map(([name, w, hgt]) => h("option", { value: `${w}x${hgt}` }, name)));
   reset();
 }
 
@@ -71,8 +71,8 @@ function shapes() {
   const step = model.size_multiple;
   const area = width * height;
   const fit = (x) => Math.max(step, Math.min(Math.round(x / step) * step, Math.floor(model.limits.max_side / step) * step));
-  const found = [["Model default", width, height]];
-  for (const [name, ratio] of [["Square", 1], ["Landscape 3:2", 1.5], ["Portrait 2:3", 1 / 1.5], ["Wide 16:9", 16 / 9], ["Tall 9:16", 9 / 16]]) {
+  const found = [[t("Model default"), width, height]];
+  for (const [name, ratio] of [[t("Square"), 1], [t("Landscape 3:2"), 1.5], [t("Portrait 2:3"), 1 / 1.5], [t("Wide 16:9"), 16 / 9], [t("Tall 9:16"), 9 / 16]]) {
     found.push([name, fit(Math.sqrt(area * ratio)), fit(Math.sqrt(area / ratio))]);
   }
   return found;
@@ -97,7 +97,7 @@ function reset() {
   for (const name of Object.keys(given)) usePicture(name, null);
   for (const field of form.elements) wrong(field, "");
 }
-$("reset").addEventListener("click", () => { if (model) { reset(); toast("Settings reset to the model's defaults."); } });
+$("reset").addEventListener("click", () => { if (model) { reset(); toast(t("Settings reset to the model's defaults.")); } });
 
 $("shape").addEventListener("change", () => {
   const [width, height] = $("shape").value.split("x");
@@ -110,5 +110,5 @@ $("swap").addEventListener("click", () => {
   sizeTouched = true;
 });
 for (const side of ["width", "height"]) $(side).addEventListener("input", () => { sizeTouched = true; });
-$("dice").addEventListener("click", () => { $("seed").value = ""; toast("Each request gets a random seed."); });
-$("again").addEventListener("click", () => { $("seed").value = lastSeed; toast(`Using seed ${lastSeed}.`); });
+$("dice").addEventListener("click", () => { $("seed").value = ""; toast(t("Each request gets a random seed.")); });
+$("again").addEventListener("click", () => { $("seed").value = lastSeed; toast(t("Using seed {seed}.", { seed: lastSeed })); });

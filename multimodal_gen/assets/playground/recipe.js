@@ -24,8 +24,8 @@ function reuse(job, i) {
   $("settings").open = true;
   $("prompt").focus();
   const count = job.pictures?.length || 0;
-  const lacks = count > 1 ? ` Add the ${count} input files again, too.` : count ? " Add the input image again, too." : "";
-  toast(`Settings loaded.${lacks}`);
+  const lacks = count > 1 ? ` ${t("Add the {count} input files again, too.", { count })}` : count ? ` ${t("Add the input image again, too.")}` : "";
+  toast(t("Settings loaded.") + lacks);
 }
 
 function startFrom(blob) {
@@ -33,24 +33,24 @@ function startFrom(blob) {
     addImages([url]);
     $("settings").open = true;
     $("image").focus();
-    toast("The next request uses this image as input.");
+    toast(t("The next request uses this image as input."));
   });
 }
 
 async function opened(file) {
-  if (!model) return complain("The model is not loaded yet. Try again in a moment.");
+  if (!model) return complain(t("The model is not loaded yet. Try again in a moment."));
   let params = null;
   try { params = await recipeOf(file); } catch { /* damaged: as if it had none */ }
   if (params) {
     apply(params.given);
     $("settings").open = true;
     $("prompt").focus();
-    const by = params.model && params.model !== model.name ? ` They are for ${params.model}; this server runs ${model.name}.` : "";
-    toast(`Loaded the settings of ${file.name}.${by}`);
+    const by = params.model && params.model !== model.name ? ` ${t("They are for {theirs}; this server runs {ours}.", { theirs: params.model, ours: model.name })}` : "";
+    toast(t("Loaded the settings of {file}.", { file: file.name }) + by);
   } else if (file.type.startsWith("image/") && takesImages()) {
     await startFrom(file);
   } else {
-    complain(`${file.name} contains no settings.`);
+    complain(t("{file} contains no settings.", { file: file.name }));
   }
 }
 

@@ -35,7 +35,7 @@ function isValid() {
   if (given.mask && !given.video) needs.unshift(takes("inpainting") ? "image" : "video");
   if (given.last_image && !model.last_image_alone) needs.unshift("image");
   for (const name of needs) {
-    if (!given[name]) { pointAt($(name), `${{ mask: "A mask", video: "A video" }[name] || "An image"} is required.`); return false; }
+    if (!given[name]) { pointAt($(name), { mask: t("A mask is required."), video: t("A video is required.") }[name] || t("An image is required.")); return false; }
   }
   return true;
 }
@@ -71,7 +71,7 @@ let wished = false;  // submitted before the model was loaded
 async function make() {
   if (!model) {
     wished = true;
-    return toast("It starts as soon as the model is loaded.");
+    return toast(t("It starts as soon as the model is loaded."));
   }
   complain("");
   if (!isValid()) return;
@@ -93,7 +93,7 @@ async function make() {
       put({ id: job.id, kind: makesVideos() ? "video" : "image", status: "queued", model: model.name, created_at: Date.now() / 1000,
         progress: null, parameters: body, pictures: [], outputs, error: null, warnings: [] });
     } else show(jobs.find((each) => each.id === job.id));
-    say("Accepted.");
+    say(t("Accepted."));
   } catch (error) {
     if (error instanceof Refused && error.param) {
       const name = error.param.split(".")[0];

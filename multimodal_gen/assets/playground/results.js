@@ -12,13 +12,13 @@ function showAll() { showStage(); showQueue(); showGallery(); tell("jobs", jobs)
 function told(job) {
   const { progress } = job;
   if (job.status === "queued" || !progress) {
-    if (progress && progress.loading) return `Loading ${job.model}`;
+    if (progress && progress.loading) return t("Loading {model}", { model: job.model });
     const ahead = progress ? progress.queue_position : 0;
-    return ahead > 0 ? `Waiting, ${ahead} ahead` : "Waiting";
+    return ahead > 0 ? t("Waiting, {count} ahead", { count: ahead }) : t("Waiting");
   }
-  if (progress.phase === "enhance") return "Enhancing the prompt…";
-  const eta = progress.eta_s === null ? "" : ` · ${span(progress.eta_s)} left`;
-  return progress.step >= progress.total ? "Finishing…" : `Step ${progress.step} of ${progress.total}${eta}`;
+  if (progress.phase === "enhance") return t("Enhancing the prompt…");
+  const eta = progress.eta_s === null ? "" : ` · ${t("{time} left", { time: span(progress.eta_s) })}`;
+  return progress.step >= progress.total ? t("Finishing…") : t("Step {step} of {total}", progress) + eta;
 }
 const percent = (job) => (job.progress && job.progress.total ? Math.round((100 * job.progress.step) / job.progress.total) : 0);
 
@@ -28,7 +28,7 @@ function showStage() {
   const running = job && !isDone(job);
   $("cancel").hidden = $("bar").hidden = !running;
   if (!job) {
-    if (stageShown !== "") { stageShown = ""; $("well").replaceChildren(h("p", {}, "Results appear here.")); $("well").classList.remove("many"); }
+    if (stageShown !== "") { stageShown = ""; $("well").replaceChildren(h("p", {}, t("Results appear here."))); $("well").classList.remove("many"); }
     $("caption").textContent = "";
     return;
   }
@@ -57,16 +57,16 @@ function showPictures(job, sources) {
     if (job.outputs[i].url && job.kind === "video") return framed(job, h("div", {}, player(job, i)));
     const old = well.children.length === sources.length && well.children[i].querySelector("img");
     if (!job.outputs[i].url && old && old.dataset.job === job.id) { old.src = source; return well.children[i]; }
-    const img = h("img", { src: source, alt: job.outputs[i].url ? prompt : `Preview of: ${prompt}` });
+    const img = h("img", { src: source, alt: job.outputs[i].url ? prompt : t("Preview of: {prompt}", { prompt }) });
     img.dataset.job = job.id;
-    return framed(job, job.outputs[i].url ? h("button", { type: "button", "aria-label": `View: ${prompt}`, onclick: () => look(job.id, i) }, img) : h("div", {}, img));
+    return framed(job, job.outputs[i].url ? h("button", { type: "button", "aria-label": t("View: {prompt}", { prompt }), onclick: () => look(job.id, i) }, img) : h("div", {}, img));
   }).filter((part) => part !== null);
-  if (!parts.length) parts.push(h("p", {}, job.error ? wordsOf(job) : isDone(job) ? "Expired: the server keeps results for a limited time." : "…"));
+  if (!parts.length) parts.push(h("p", {}, job.error ? wordsOf(job) : isDone(job) ? t("Expired: the server keeps results for a limited time.") : "…"));
   well.replaceChildren(...parts);
   if (hadFocus && well.querySelector("button")) well.querySelector("button").focus();
 }
 
-const wordsOf = (job) => (job.status === "cancelled" ? "Cancelled." : job.error ? job.error.message : "");
+const wordsOf = (job) => (job.status === "cancelled" ? t("Cancelled.") : job.error ? job.error.message : "");
 
 // Scaled to the available space, whatever its own size.
 function framed(job, element) {
@@ -84,9 +84,9 @@ function player(job, i) {
 function factsLine(job) {
   const p = job.parameters;
   const seeds = job.outputs.map((output) => output.seed);
-  const seed = seeds.length > 1 ? `seeds ${seeds[0]} to ${seeds.at(-1)}` : `seed ${seeds[0]}`;
+  const seed = seeds.length > 1 ? t("seeds {first} to {last}", { first: seeds[0], last: seeds.at(-1) }) : t("seed {seed}", { seed: seeds[0] });
   const took = job.started_at && job.completed_at && job.completed_at > job.started_at ? ` · ${span(job.completed_at - job.started_at)}` : "";
-  return `${p.prompt} · ${p.width}×${p.height} · ${p.num_inference_steps} steps · ${seed}${took}`;
+  return `${p.prompt} · ${p.width}×${p.height} · ${t("{count} steps", { count: p.num_inference_steps })} · ${seed}${took}`;
 }
 
 $("cancel").addEventListener("click", () => {
@@ -102,13 +102,13 @@ function showQueue() {
   const mine = jobs.filter((job) => !isDone(job)).reverse();
   const listed = mine.filter((job) => job.id !== staged);
   $("queue").hidden = !listed.length && !counts.others;
-  $("counts").textContent = `${Math.max(counts.own, mine.length)} of yours, ${counts.others} of others`;
+  $("counts").textContent = t("{own} of yours, {others} of others", { own: Math.max(counts.own, mine.length), others: counts.others });
   for (const id of rows.keys()) if (!listed.some((job) => job.id === id)) { rows.get(id).remove(); rows.delete(id); }
   for (const job of listed) {
     if (!rows.has(job.id)) {
       const name = job.parameters.prompt;
       const row = h("li", {}, h("span", { className: "cut" }, name),
-        h("button", { className: "small", type: "button", "aria-label": `Cancel: ${name}`, onclick: () => cancel(job) }, "Cancel"),
+        h("button", { className: "small", type: "button", "aria-label": t("Cancel: {prompt}", { prompt: name }), onclick: () => cancel(job) }, t("Cancel")),
         h("span", { className: "hint numbers" }));
       rows.set(job.id, row);
       $("waiting").append(row);
@@ -129,7 +129,7 @@ function showGallery() {
     if ($("gallery").children[i] !== element) $("gallery").insertBefore(element, $("gallery").children[i] || null);
   });
   while ($("gallery").children.length > wanted.length) $("gallery").lastElementChild.remove();
-  $("gallery-hint").textContent = wanted.length ? "The server keeps results for a limited time: download what you want to keep." : "Nothing yet. The server keeps results for a limited time.";
+  $("gallery-hint").textContent = wanted.length ? t("The server keeps results for a limited time: download what you want to keep.") : t("Nothing yet. The server keeps results for a limited time.");
 }
 
 function tile(job, i) {
@@ -141,16 +141,16 @@ function tile(job, i) {
   const prompt = job.parameters.prompt;
   const source = job.kind === "video" ? output.thumbnail_url : output.url;
   const inside = output.url
-    ? h("button", { type: "button", "aria-label": `View: ${prompt}`, onclick: () => look(job.id, i) },
+    ? h("button", { type: "button", "aria-label": t("View: {prompt}", { prompt }), onclick: () => look(job.id, i) },
       source ? h("img", { src: fileUrl(source), alt: "", loading: "lazy" }) : null,
       job.kind === "video" ? h("span", { className: "play" }, icon("play")) : null)
-    : h("span", { className: job.error ? "why" : "why over" }, job.error ? wordsOf(job) : "Expired: the server keeps results for a limited time.");
+    : h("span", { className: job.error ? "why" : "why over" }, job.error ? wordsOf(job) : t("Expired: the server keeps results for a limited time."));
   const act = (name, label, onclick) => h("button", { type: "button", "aria-label": `${label}: ${prompt}`, title: label, onclick }, icon(name));
   const element = h("li", { className: "tile" }, inside, h("p", { className: "cut", title: prompt }, prompt), h("div", {},
-    act("tune", "Reuse settings", () => reuse(job, i)),
-    output.url ? h("a", { className: "button", href: fileUrl(output.url), download: fileName(job, i), "aria-label": `Download: ${prompt}`, title: "Download" }, icon("save")) : null,
+    act("tune", t("Reuse settings"), () => reuse(job, i)),
+    output.url ? h("a", { className: "button", href: fileUrl(output.url), download: fileName(job, i), "aria-label": t("Download: {prompt}", { prompt }), title: t("Download") }, icon("save")) : null,
     ...tileActs.map((make) => make(job, i)),
-    act("trash", "Delete", () => removeAsked(job, i))));
+    act("trash", t("Delete"), () => removeAsked(job, i))));
   tiles.set(key, { sign, element });
   return element;
 }

@@ -31,7 +31,7 @@ function translate(root) {
     if (words[text] && !NOT_TRANSLATED.includes(texts.currentNode.parentElement.tagName)) texts.currentNode.data = texts.currentNode.data.replace(text, words[text]);
   }
   for (const name of ["aria-label", "title", "placeholder", "alt"]) {
-    for (const element of root.querySelectorAll(`[${name}]`)) element.setAttribute(name, t(element.getAttribute(name)));
+    for (const element of root.querySelectorAll(`[${name}]:not([translate=no])`)) element.setAttribute(name, t(element.getAttribute(name)));
   }
 }
 document.documentElement.lang = language;

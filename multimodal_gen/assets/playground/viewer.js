@@ -12,34 +12,40 @@ function look(id, index) {
   const button = (label, onclick, name) => h("button", { className: "small", type: "button", onclick }, name ? icon(name) : null, label);
   const canStart = job.kind === "image" && takesImages();
   $("viewer-acts").replaceChildren(...[
-    h("button", { className: "square small", type: "button", "aria-label": "Newer", title: "Newer (left arrow)", onclick: () => step(-1) }, icon("left")),
-    h("button", { className: "square small", type: "button", "aria-label": "Older", title: "Older (right arrow)", onclick: () => step(1) }, icon("right")),
-    h("a", { className: "button small", href: fileUrl(output.url), download: fileName(job, index) }, icon("save"), "Download"),
-    button("Reuse settings", () => { $("viewer").close(); reuse(job, index); }, "tune"),
-    canStart ? button("Use as input", async () => { $("viewer").close(); startFrom(await (await fetch(fileUrl(output.url))).blob()); }) : null,
+    h("button", { className: "square small", type: "button", "aria-label": t("Newer"), title: t("Newer (left arrow)"), onclick: () => step(-1) }, icon("left")),
+    h("button", { className: "square small", type: "button", "aria-label": t("Older"), title: t("Older (right arrow)"), onclick: () => step(1) }, icon("right")),
+    h("a", { className: "button small", href: fileUrl(output.url), download: fileName(job, index) }, icon("save"), t("Download")),
+    button(t("Reuse settings"), () => { $("viewer").close(); reuse(job, index); }, "tune"),
+    canStart ? button(t("Use as input"), async () => { $("viewer").close(); startFrom(await (await fetch(fileUrl(output.url))).blob()); }) : null,
     ...viewerActs.map((make) => make(job, index)),
-    button("Delete", () => removeAsked(job, index), "trash"),
-    button("Close", () => $("viewer").close(), "x"),
+    button(t("Delete"), () => removeAsked(job, index), "trash"),
+    button(t("Close"), () => $("viewer").close(), "x"),
   ].filter((part) => part !== null));
   $("facts").replaceChildren();
-  const names = { negative_prompt: "Negative prompt", scheduler: "Scheduler", noise_schedule: "Noise schedule", num_inference_steps: "Steps", guidance_scale: "Guidance scale",
-    guidance_scale_2: "Guidance scale, 2nd", true_cfg_scale: "True CFG scale", flow_shift: "Flow shift", strength: "Strength", num_frames: "Frames", fps: "Frames per second" };
-  const facts = { Prompt: prompt, Seed: output.seed, Size: `${job.parameters.width}×${job.parameters.height}` };
-  if (output.revised_prompt) facts["Enhanced prompt"] = output.revised_prompt;
+  const names = { negative_prompt: t("Negative prompt"), scheduler: t("Scheduler"), noise_schedule: t("Noise schedule"), num_inference_steps: t("Steps"), guidance_scale: t("Guidance scale"),
+    guidance_scale_2: t("Guidance scale, 2nd expert"), true_cfg_scale: t("True CFG scale"), flow_shift: t("Flow shift"), strength: t("Strength"), num_frames: t("Frames"), fps: t("Frames per second") };
+  const facts = { [t("Prompt")]: prompt, [t("Seed")]: output.seed, [t("Size")]: `${job.parameters.width}×${job.parameters.height}` };
+  if (output.revised_prompt) facts[t("Enhanced prompt")] = output.revised_prompt;
   for (const [name, label] of Object.entries(names)) {
     const value = job.parameters[name];
     if (value !== undefined && value !== "" && !(name === "num_frames" && value === 1)) facts[label] = value;
   }
-  if (job.parameters.control?.length) facts.Controls = job.parameters.control.map((each) => `${each.name} at ${each.scale}`).join(", ");
-  if (job.parameters.lora?.length) facts.LoRAs = job.parameters.lora.map((each) => `${each.name} at ${each.scale}${each.target ? ` on ${each.target}` : ""}${each.stop < 1 || each.start > 0 ? ` from ${each.start} to ${each.stop} of the steps` : ""}`).join(", ");
+  if (job.parameters.control?.length) facts[t("Controls")] = job.parameters.control.map((each) => t("{name} at {scale}", each)).join(", ");
+  if (job.parameters.lora?.length) facts[t("LoRAs")] = job.parameters.lora.map(loraInWords).join(", ");
   const larger = job.parameters.upscale;
-  if (larger) facts.Upscale = `${larger.factor} times by ${larger.model || "Lanczos"}${larger.strength ? `, strength ${larger.strength}` : ""}`;
-  facts.Model = job.model;
-  facts.Made = new Date(1000 * job.created_at).toLocaleString();
-  if (job.expires_at) facts["Kept until"] = new Date(1000 * job.expires_at).toLocaleString();
-  for (const { text } of job.warnings) facts.Note = facts.Note ? `${facts.Note}; ${text}` : text;
+  if (larger) facts[t("Upscale")] = t("{factor} times by {model}", { factor: larger.factor, model: larger.model || "Lanczos" }) + (larger.strength ? t(", strength {strength}", larger) : "");
+  facts[t("Model")] = job.model;
+  facts[t("Made")] = new Date(1000 * job.created_at).toLocaleString();
+  if (job.expires_at) facts[t("Kept until")] = new Date(1000 * job.expires_at).toLocaleString();
+  if (job.warnings.length) facts[t("Note")] = job.warnings.map(({ text }) => text).join("; ");
   for (const [name, value] of Object.entries(facts)) $("facts").append(h("dt", {}, name), h("dd", {}, String(value)));
   if (!$("viewer").open) $("viewer").showModal();
+}
+
+function loraInWords(lora) {
+  const on = lora.target ? t(" on {target}", lora) : "";
+  const when = lora.stop < 1 || lora.start > 0 ? t(" from {start} to {stop} of the steps", lora) : "";
+  return t("{name} at {scale}", lora) + on + when;
 }
 
 function step(by) {
