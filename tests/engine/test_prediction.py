@@ -20,7 +20,7 @@ from multimodal_gen.checkpoints.prediction import spread
 from multimodal_gen.configs.families.single_file import BaseModel
 from multimodal_gen.configs.families.stable_diffusion import STABLE_DIFFUSION
 from multimodal_gen.configs.solvers import View
-from multimodal_gen.entrypoints.cli.models import models
+from multimodal_gen.entrypoints.cli.commands.models import models
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline

@@ -150,7 +150,7 @@ def test_a_folder_in_place_of_a_file_of_the_data_is_bad_use(
 
 CLOSED = """
 import os, sys
-from multimodal_gen.entrypoints.cli.progress_bar import ProgressBar
+from multimodal_gen.entrypoints.cli.running.progress_bar import ProgressBar
 from multimodal_gen.entrypoints.cli import main as cli
 
 os.close(0)

@@ -171,7 +171,7 @@ def _asked(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> Paths:
         asked.extend((each.prompt, each.image_path, each.mask_path) for each in prompts)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("multimodal_gen.entrypoints.cli.prompt_list.PromptList", stop)
+    monkeypatch.setattr("multimodal_gen.entrypoints.cli.running.prompt_list.PromptList", stop)
     main(["generate", *argv])
     return asked
 

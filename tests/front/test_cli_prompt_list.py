@@ -15,8 +15,8 @@ from http_serving import MODEL
 from PIL import Image
 
 from multimodal_gen.client.request_handle import RequestHandle
-from multimodal_gen.entrypoints.cli import picture_cache, prompt_list
 from multimodal_gen.entrypoints.cli.main import main
+from multimodal_gen.entrypoints.cli.running import picture_cache, prompt_list
 from multimodal_gen.entrypoints.python import calls, diffusion_generator
 from multimodal_gen.errors import QueueFull
 from multimodal_gen.messages import validation

@@ -19,7 +19,7 @@ from tiny_checkpoints.schedulers import FLUX_DEV, SD15, SDXL
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solver_choice import default_solver_name, solver_names, view_of
 from multimodal_gen.configs.solvers import SOLVERS, View, scheduler_classes
-from multimodal_gen.entrypoints.cli.models import models
+from multimodal_gen.entrypoints.cli.commands.models import models
 from multimodal_gen.errors import InvalidCheckpoint
 
 Checkpoints = Callable[..., Path]

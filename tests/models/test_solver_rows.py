@@ -16,7 +16,7 @@ from http_serving import MODEL, app_with, ask
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.solvers import SOLVERS, SolverSpec, View, solvers_of
-from multimodal_gen.entrypoints.cli.models import models
+from multimodal_gen.entrypoints.cli.commands.models import models
 from multimodal_gen.entrypoints.http.comfyui.graph.samplers import samplers_of
 from multimodal_gen.entrypoints.http.media.solvers import solver_named
 from multimodal_gen.entrypoints.http.ops.playground import page

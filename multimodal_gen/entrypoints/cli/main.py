@@ -9,16 +9,16 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 from cyclopts.config import Env
 
-from multimodal_gen.entrypoints.cli.config_file import ConfigFile
-from multimodal_gen.entrypoints.cli.option_groups import HelpLayout
-from multimodal_gen.entrypoints.cli.option_owners import OptionOwners
+from multimodal_gen.entrypoints.cli.options.config_file import ConfigFile
+from multimodal_gen.entrypoints.cli.options.option_groups import HelpLayout
+from multimodal_gen.entrypoints.cli.options.option_owners import OptionOwners
 from multimodal_gen.entrypoints.cli.text_output import may_be_closed
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.version import __version__
 
 NAME = "multimodal-gen"
 FAILED, BAD_USE, INTERRUPTED = 1, 2, 130
-_HERE = "multimodal_gen.entrypoints.cli"
+_HERE = "multimodal_gen.entrypoints.cli.commands"
 _COMMANDS = {
     "generate": "Generate images or videos from prompts.",
     "serve": "Run the HTTP server and the web playground.",

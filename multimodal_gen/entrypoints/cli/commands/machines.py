@@ -13,8 +13,8 @@ from cyclopts import Parameter
 
 from multimodal_gen.configs.arguments.machine_args import MachineArgs
 from multimodal_gen.configs.user_path import user_path
-from multimodal_gen.entrypoints.cli.config_file import Config
-from multimodal_gen.entrypoints.cli.option_groups import (
+from multimodal_gen.entrypoints.cli.options.config_file import Config
+from multimodal_gen.entrypoints.cli.options.option_groups import (
     EngineFlags,
     EngineOptions,
     MachineOptions,

@@ -9,9 +9,9 @@ from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
 from multimodal_gen.configs.arguments.machine_args import MachineArgs
 from multimodal_gen.configs.server_args import ServerArgs
-from multimodal_gen.entrypoints.cli.config_file import Config
-from multimodal_gen.entrypoints.cli.machines import as_node
-from multimodal_gen.entrypoints.cli.option_groups import (
+from multimodal_gen.entrypoints.cli.commands.machines import as_node
+from multimodal_gen.entrypoints.cli.options.config_file import Config
+from multimodal_gen.entrypoints.cli.options.option_groups import (
     EngineFlags,
     EngineOptions,
     FleetOptions,

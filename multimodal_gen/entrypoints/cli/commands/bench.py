@@ -11,8 +11,8 @@ from cyclopts.validators import Number
 
 from multimodal_gen.benchmarks.names import MeasureName
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
-from multimodal_gen.entrypoints.cli.config_file import Config
-from multimodal_gen.entrypoints.cli.option_groups import EngineFlags, EngineOptions
+from multimodal_gen.entrypoints.cli.options.config_file import Config
+from multimodal_gen.entrypoints.cli.options.option_groups import EngineFlags, EngineOptions
 from multimodal_gen.errors import InvalidRequest
 
 

@@ -11,7 +11,7 @@ from cyclopts.config import Dict
 
 from multimodal_gen.configs.model_spec import as_options
 from multimodal_gen.configs.user_path import user_path
-from multimodal_gen.entrypoints.cli.option_owners import OptionOwners, takes
+from multimodal_gen.entrypoints.cli.options.option_owners import OptionOwners, takes
 
 if TYPE_CHECKING:
     from cyclopts import App, ArgumentCollection

@@ -10,8 +10,8 @@ from itertools import accumulate, chain
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import expected_steps
-from multimodal_gen.entrypoints.cli.picture_cache import PictureCache
-from multimodal_gen.entrypoints.cli.progress_bar import ProgressBar
+from multimodal_gen.entrypoints.cli.running.picture_cache import PictureCache
+from multimodal_gen.entrypoints.cli.running.progress_bar import ProgressBar
 from multimodal_gen.entrypoints.python.calls import run_all, stream_resolved
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult
 from multimodal_gen.entrypoints.python.pictures import open_pictures

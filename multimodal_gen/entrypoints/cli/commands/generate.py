@@ -11,9 +11,12 @@ from cyclopts import Parameter
 
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.entrypoints.cli.config_file import Config
-from multimodal_gen.entrypoints.cli.option_groups import BriefEngineFlags, BriefEngineOptions
-from multimodal_gen.entrypoints.cli.request_flags import RequestFlags
+from multimodal_gen.entrypoints.cli.options.config_file import Config
+from multimodal_gen.entrypoints.cli.options.option_groups import (
+    BriefEngineFlags,
+    BriefEngineOptions,
+)
+from multimodal_gen.entrypoints.cli.options.request_flags import RequestFlags
 from multimodal_gen.errors import InvalidRequest
 
 
@@ -47,7 +50,7 @@ def generate(
         check_offered(each, engine_args)
     check_suffix(output_path)
     check_writable(output_path)
-    from multimodal_gen.entrypoints.cli.prompt_list import PromptList
+    from multimodal_gen.entrypoints.cli.running.prompt_list import PromptList
     from multimodal_gen.entrypoints.python.diffusion_generator import start_engine
     from multimodal_gen.launch.loading_display import LoadingDisplay
 
@@ -62,7 +65,7 @@ def generate(
 
 
 def _prompts(flags: RequestFlags, prompt_path: Path | None) -> list[SamplingParams]:
-    from multimodal_gen.entrypoints.cli.prompts import read_prompts, with_images, with_masks
+    from multimodal_gen.entrypoints.cli.prompts.reading import read_prompts, with_images, with_masks
 
     common = flags.common()
     if prompt_path is not None and flags.prompt:

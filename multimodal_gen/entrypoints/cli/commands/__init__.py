@@ -1,0 +1,1 @@
+"""Commands of `multimodal-gen`, a module each."""

@@ -1,0 +1,1 @@
+"""Generates the requests of a command, and shows how far they are."""
