@@ -7,7 +7,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.request_warning import RequestWarning
@@ -31,6 +31,16 @@ _NUMBERED = re.compile(r"(\d{5,})\.\w+")
 _FPS = 16
 
 
+class OutputWriter(Protocol):
+    """The place where outputs go, each by its number among all."""
+
+    def write(self, index: int, output: Output, recipe: Recipe | None) -> Path:
+        """Encode and write output `index`; returns its path."""
+
+    def warnings(self, output: Output) -> tuple[str, ...]:
+        """Parts of the output that its file does not have."""
+
+
 @dataclass(frozen=True)
 class Destination:
     """Output paths for `count` outputs.
@@ -50,7 +60,7 @@ class Destination:
         """`sound`: outputs have some. Raises InvalidRequest if the suffix does not suit this kind
         of output."""
         named, path = str(path), Path(path)
-        folder = _is_folder(named)
+        folder = is_folder(named)
         suffixes = (*(_VIDEOS if video else _PICTURES), *((_SOUND,) if sound else ()))
         if not folder and path.suffix.lower() not in suffixes:
             raise _wrong_suffix(named, "a video" if video else "a picture", suffixes)
@@ -124,7 +134,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 def check_suffix(path: str) -> None:
     """Raise InvalidRequest if `path` can be neither an image, a video, sound nor a folder."""
     suffixes = (*_PICTURES, *_VIDEOS, _SOUND)
-    if not _is_folder(path) and Path(path).suffix.lower() not in suffixes:
+    if not is_folder(path) and Path(path).suffix.lower() not in suffixes:
         raise _wrong_suffix(path, "an output", suffixes)
 
 
@@ -133,14 +143,15 @@ def check_writable(path: str) -> None:
 
     Called before generating, so that no work is lost.
     """
-    folder = Path(path) if _is_folder(path) else Path(path).parent
+    folder = Path(path) if is_folder(path) else Path(path).parent
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise InvalidRequest("output_path", path, f"{folder} is not a writable folder")
 
 
-def _is_folder(path: str) -> bool:
+def is_folder(path: str) -> bool:
+    """True if outputs get numbers in a folder of this path; else it is a file's."""
     return path.endswith(os.sep) or not Path(path).suffix or Path(path).is_dir()
 
 

@@ -209,7 +209,8 @@ def test_a_terminal_sees_steps_and_time_to_go(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.usefixtures("started")
 def test_without_a_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--prompt=a", *SMALL]) == 0
-    assert capsys.readouterr().err == ""
+    seed = read_parameters(Path("outputs/00000.png")).params.seed
+    assert capsys.readouterr().err == f"multimodal-gen: outputs/00000.png: seed {seed}\n"
 
 
 def test_a_flag_wins_over_a_variable_and_that_over_the_file(
@@ -228,7 +229,7 @@ def test_a_flag_wins_over_a_variable_and_that_over_the_file(
 @pytest.mark.usefixtures("started")
 def test_a_request_that_the_model_refuses_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
     line = complaint(capsys, "generate", "--prompt=a", "--width=33")
-    assert line == "multimodal-gen: width=33: must be a multiple of 16; 32 or 48 are the nearest"
+    assert line == "multimodal-gen: --width=33: must be a multiple of 16; 32 or 48 are the nearest"
 
 
 @pytest.mark.usefixtures("started")
@@ -256,13 +257,13 @@ def test_an_output_that_cannot_be_written_is_a_failure(capsys: pytest.CaptureFix
         (["generate", "--prompt=a", "--prompt="], "must not be empty without prompt_path"),
         (
             ["generate", *["--prompt=a"] * 3, *["--image-path=x"] * 2],
-            "image_path='2 files': must be one, or one for each of 3 requests",
+            "--image-path='2 files': must be one, or one for each of 3 requests",
         ),
-        (["generate", "--prompt=a", "--steps=3"], "Unknown option: --steps"),
-        (["generate", "--prompt=a", "--width=wide"], "Invalid value for --width: unable to"),
-        (["generate", "--prompt=a", "--num-gpus=0"], "num_gpus=0: must be at least 1"),
+        (["generate", "--prompt=a", "--stepz=3"], "Unknown option: --stepz. Did you mean --steps?"),
+        (["generate", "--prompt=a", "--width=wide"], "--width='wide': must be a whole number"),
+        (["generate", "--prompt=a", "--num-gpus=0"], "--num-gpus=0: must be at least 1"),
         (["generate", "--prompt=a", "--prompt-path=b"], "can't be combined with prompt_path"),
-        (["generate", "--prompt-path=/nowhere"], "prompt_path='/nowhere': can't be read"),
+        (["generate", "--prompt-path=/nowhere"], "--prompt-path='/nowhere': can't be read"),
         (["generate", "--prompt=a", "-o", "a.bmp"], "must end in .png, "),
         (["generate", "--prompt=a", "--config=/nowhere.yaml"], "--config /nowhere.yaml: "),
         (["serve", "--num-gpus=two"], "Invalid value for --num-gpus"),
@@ -281,7 +282,7 @@ def test_a_benchmark_without_a_place_for_its_timeline_does_not_begin(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = complaint(capsys, "bench", "--profile=/nowhere/t.json")
-    assert said == "multimodal-gen: profile='/nowhere/t.json': must be in a folder that exists"
+    assert said == "multimodal-gen: --profile='/nowhere/t.json': must be in a folder that exists"
 
 
 @pytest.mark.parametrize(
@@ -302,7 +303,8 @@ def test_a_benchmark_without_a_place_for_its_timeline_does_not_begin(
 def test_an_option_of_another_command_is_refused_and_says_where_it_belongs(
     argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert complaint(capsys, *argv) == f"multimodal-gen: {said} (see multimodal-gen --help)"
+    expected = f"multimodal-gen: {said} (see multimodal-gen {argv[0]} --help)"
+    assert complaint(capsys, *argv) == expected
 
 
 @pytest.mark.parametrize(
@@ -330,7 +332,8 @@ def test_a_device_that_cannot_be_used_is_refused_with_the_reason(
     else:
         (tmp_path / "c.yaml").write_text(f"device: {device}")
         argv.append(f"--config={tmp_path}/c.yaml")
-    assert f"device={device!r}: {said}" in complaint(capsys, *argv)
+    typed = {"flag": "--device", "variable": "MULTIMODAL_GEN_DEVICE", "file": "device"}[way]
+    assert f"multimodal-gen: {typed}={device!r}: {said}" in complaint(capsys, *argv)
 
 
 EVERYTHING = """
@@ -414,7 +417,7 @@ def test_a_bad_config_file_is_one_clear_line(
         ('{"prompt": "a", "size": 3}', "size=3: unknown; allowed are prompt, "),
         ('{"prompt": "a", "width": "wide"}', "width='wide': must be a whole number"),
         ('{"prompt": ', "Input data was truncated"),
-        ("[]", "Expected `object`"),
+        ("[]", "entry=[]: must be a prompt, or an object of parameters"),
         ('{"seed": 1}', "prompt='': must not be empty"),
     ],
 )
@@ -438,16 +441,22 @@ def test_an_output_with_no_place_is_refused_before_the_work(
     Path("file").touch()
     Path("closed").symlink_to("nowhere")
     line = complaint(capsys, "generate", "--prompt=a", "--model-path=/nowhere", "-o", path)
-    assert line.startswith(f"multimodal-gen: output_path={path!r}: ")
+    assert line.startswith(f"multimodal-gen: -o/--output-path={path!r}: ")
 
 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--prompt=a", "--image-path=none.png"], "image_path='none.png': can't be read: No such"),
-        (["--prompt=a", "--mask-path=text.png"], "mask_path='4 bytes': can't be read as an image"),
+        (
+            ["--prompt=a", "--image-path=none.png"],
+            "--image-path='none.png': can't be read: No such",
+        ),
+        (
+            ["--prompt=a", "--mask-path=text.png"],
+            "--mask-path='text.png': can't be read as an image",
+        ),
         (["--prompt-path=p.jsonl"], "prompt='b': image_path='none.png': can't be read"),
-        (["--prompt-path=none.txt"], "prompt_path='none.txt': can't be read"),
+        (["--prompt-path=none.txt"], "--prompt-path='none.txt': can't be read"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_before_the_engine_starts(
@@ -463,9 +472,9 @@ def test_a_file_that_cannot_be_read_is_refused_before_the_engine_starts(
     assert said in complaint(capsys, "generate", "--model-path=/nowhere", *flags)
 
 
-def test_a_checkpoint_that_cannot_be_used_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", "--prompt=a", "--model-path=/nowhere"]) == 1
-    assert "model_path='/nowhere': no such file or folder" in capsys.readouterr().err
+def test_a_model_that_is_not_there_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
+    said = complaint(capsys, "generate", "--prompt=a", "--model-path=/nowhere")
+    assert "--model-path='/nowhere': no such file or folder" in said
 
 
 def test_models_lists_every_family(capsys: pytest.CaptureFixture[str]) -> None:
@@ -508,4 +517,6 @@ def test_the_command_starts_an_engine_and_interrupting_it_ends_everything(tmp_pa
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert first == "out/00000.png\n"
-    assert (process.returncode, errors) == (130, "multimodal-gen: cancelled\n")
+    seed, said = errors.splitlines()
+    assert seed.startswith("multimodal-gen: out/00000.png: seed ")
+    assert (process.returncode, said) == (130, "multimodal-gen: cancelled")

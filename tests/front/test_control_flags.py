@@ -46,7 +46,7 @@ def test_a_control_without_a_name_or_a_picture_is_bad_use(
 
 def test_a_folder_that_is_not_there_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--prompt", "x", "--control-dir", "/nowhere"]) == BAD_USE
-    assert "control_dir='/nowhere': must be a folder" in capsys.readouterr().err
+    assert "--control-dir='/nowhere': must be a folder" in capsys.readouterr().err
 
 
 def test_pictures_are_opened_before_they_are_sent(tmp_path: Path) -> None:

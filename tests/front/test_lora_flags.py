@@ -50,4 +50,4 @@ def test_a_lora_without_a_name_is_bad_use(capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_lora_dir_that_is_not_there_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "--prompt", "x", "--lora-dir", "/nowhere"]) == BAD_USE
-    assert "lora_dir='/nowhere': must be a folder" in capsys.readouterr().err
+    assert "--lora-dir='/nowhere': must be a folder" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from multimodal_gen.client.request_handle import Output, longest_timings, warnin
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.reply import Evaluations
 from multimodal_gen.messages.request_warning import RequestWarning
-from multimodal_gen.postprocess.files import Destination
+from multimodal_gen.postprocess.files import Destination, OutputWriter
 from multimodal_gen.postprocess.images import to_pil
 from multimodal_gen.postprocess.metadata import Recipe
 
@@ -140,7 +140,7 @@ class GenerationResult:
             log.warning("%s", warning)
         return self.write_to(destination, 0, metadata)
 
-    def write_to(self, destination: Destination, first: int, metadata: bool) -> list[Path]:
+    def write_to(self, destination: OutputWriter, first: int, metadata: bool) -> list[Path]:
         """Write the outputs as numbers `first`, `first + 1`, … of a destination."""
         return [
             destination.write(first + j, output, self.recipe(j) if metadata else None)

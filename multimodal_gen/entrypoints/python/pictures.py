@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,9 @@ _NO_PATHS = {"image_path": None, "last_image_path": None, "mask_path": None, "vi
 def open_picture(field: str, path: str) -> np.ndarray[Any, Any]:
     """Return the pixels of the file that `image_path` or another field gives. Raises
     InvalidRequest."""
-    return _DECODERS[field](_read(field, path), field)
+    data = _read(field, path)
+    with _naming_file(field, path):
+        return _DECODERS[field](data, field)
 
 
 def open_pictures(
@@ -44,12 +47,23 @@ def open_pictures(
     }
     if (video := params.video_path) is not None:
         file = _read("video_path", video)
-        others["video"] = decode_video(file, "video_path", frames=params.num_frames)
+        with _naming_file("video_path", video):
+            others["video"] = decode_video(file, "video_path", frames=params.num_frames)
     for name, choice in zip(control_names(len(params.control)), params.control, strict=True):
         if choice.image is not None:
             others[name] = opened("control", choice.image)
     sent = tuple(replace(choice, image=None) for choice in params.control)
     return params.updated(**_NO_PATHS, control=sent), {**images, **others}
+
+
+@contextmanager
+def _naming_file(field: str, path: str) -> Iterator[None]:
+    """Change an InvalidRequest about the content of a file to name the file."""
+    try:
+        yield
+    except InvalidRequest as error:
+        _, _, allowed = error.message.partition(": ")
+        raise InvalidRequest(field, path, allowed) from error
 
 
 def _read(field: str, path: str) -> bytes:

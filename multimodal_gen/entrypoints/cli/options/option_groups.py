@@ -1,4 +1,4 @@
-"""Groups of command-line options that commands share, as parsed and shown by --help, and how."""
+"""Groups of command-line options that commands share, as parsed and shown by --help."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from attrs import define, evolve
 from cyclopts import Group, Parameter, Token
-from cyclopts.help import DefaultFormatter, HelpPanel
 
 from multimodal_gen.configs.arguments.devices import Device
 from multimodal_gen.configs.arguments.engine_args import (
@@ -71,23 +69,11 @@ def _shown_as(title: str, position: int) -> Parameter:
     return Parameter(name="*", group=Group(title, sort_key=position))
 
 
-EngineOptions = Annotated[EngineFlags, _shown_as("Engine", 2)]
-BriefEngineOptions = Annotated[BriefEngineFlags, _shown_as("Engine (more: serve --help)", 2)]
-FleetOptions = Annotated[FleetArgs, _shown_as("Models and engines", 3)]
-HttpOptions = Annotated[HttpArgs, _shown_as("HTTP", 4)]
-JobOptions = Annotated[JobArgs, _shown_as("Jobs and webhooks", 5)]
-KeyOptions = Annotated[KeyArgs, _shown_as("Authentication", 6)]
-LimitOptions = Annotated[LimitArgs, _shown_as("Limits", 7)]
-MachineOptions = Annotated[MachineArgs, _shown_as("Several machines", 8)]
-
-
-@define(kw_only=True)
-class HelpLayout(DefaultFormatter):
-    """Shows `--metadata --no-metadata` as `--metadata --no-`, which leaves room for texts."""
-
-    def __call__(self, console: Any, options: Any, panel: HelpPanel) -> None:
-        entries = [
-            evolve(each, negative_names=("--no-",)) if each.negative_names else each
-            for each in panel.entries
-        ]
-        super().__call__(console, options, panel.copy(entries=entries))
+EngineOptions = Annotated[EngineFlags, _shown_as("Engine", 11)]
+BriefEngineOptions = Annotated[BriefEngineFlags, _shown_as("Engine (more: serve --help)", 11)]
+FleetOptions = Annotated[FleetArgs, _shown_as("Models and engines", 12)]
+HttpOptions = Annotated[HttpArgs, _shown_as("HTTP", 13)]
+JobOptions = Annotated[JobArgs, _shown_as("Jobs and webhooks", 14)]
+KeyOptions = Annotated[KeyArgs, _shown_as("Authentication", 15)]
+LimitOptions = Annotated[LimitArgs, _shown_as("Limits", 16)]
+MachineOptions = Annotated[MachineArgs, _shown_as("Several machines", 17)]

@@ -1,13 +1,61 @@
-"""Finds the commands that have an option."""
+"""Finds the commands that have an option, and the option that a wrong one was meant to be."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cyclopts import App, ArgumentCollection, UnknownOptionError
+
+_SIMILAR = 0.7
+_ELSEWHERE: Mapping[str, str] = {
+    "batch": "-n",
+    "batch-count": "-n",
+    "batch-size": "-n",
+    "cfg": "--guidance-scale",
+    "cfg-scale": "--guidance-scale",
+    "count": "-n",
+    "denoise": "--strength",
+    "denoising-strength": "--strength",
+    "frames": "--num-frames",
+    "gpus": "--num-gpus",
+    "guidance": "--guidance-scale",
+    "image": "--image-path",
+    "init-image": "--image-path",
+    "init-img": "--image-path",
+    "input": "--image-path",
+    "input-image": "--image-path",
+    "iterations": "--steps",
+    "lora-path": "--lora-dir",
+    "mask": "--mask-path",
+    "n-iter": "-n",
+    "neg": "--negative-prompt",
+    "neg-prompt": "--negative-prompt",
+    "num-images": "-n",
+    "num-images-per-prompt": "-n",
+    "num-samples": "-n",
+    "out": "-o",
+    "outdir": "-o",
+    "output": "-o",
+    "output-dir": "-o",
+    "overwrite": "--force",
+    "precision": "--dtype",
+    "prompt-file": "--prompt-path",
+    "prompts": "--prompt-path",
+    "resolution": "-W and -H",
+    "sampler": "--scheduler",
+    "sampling-method": "--scheduler",
+    "sampling-steps": "--steps",
+    "shift": "--flow-shift",
+    "size": "-W and -H",
+    "solver": "--scheduler",
+    "upscaler": "--upscale",
+    "url": "--server",
+    "video": "--video-path",
+}
+"""Names that other tools give to options of `generate`."""
 
 
 class OptionOwners:
@@ -15,18 +63,19 @@ class OptionOwners:
 
     def __init__(self, app: App, commands: Iterable[str]) -> None:
         self._app = app
-        self._commands = commands
+        self._commands = list(commands)
 
-    def explain(self, error: UnknownOptionError) -> str:
-        """Return a message with the commands that have the option, or a similar option."""
+    def explain(self, error: UnknownOptionError, command: str) -> str:
+        """Return a message with the commands that have the option, or the option that was meant."""
         option = (error.token.keyword or error.token.value).split("=")[0]
         if owners := self.of(option):
             return f"{option} is an option of {_listed(owners)}"
-        said = " ".join(str(error).split()).removesuffix(".")
-        nearest = None if "?" in said else self._nearest(option)
-        if nearest is None:
-            return said
-        return f"{said}. Did you mean {nearest}, an option of {_listed(self.of(nearest))}?"
+        said = f"Unknown option: {option}"
+        if meant := self._meant(option, command):
+            return f"{said}. Did you mean {meant}?"
+        if nearest := self._nearest(option, self._commands):
+            return f"{said}. Did you mean {nearest}, an option of {_listed(self.of(nearest))}?"
+        return said
 
     def of(self, option: str) -> list[str]:
         """Return the names of the commands that take `option`."""
@@ -34,17 +83,35 @@ class OptionOwners:
 
     def nearest_key(self, key: str) -> str | None:
         """Return the YAML key that is most similar to `key`, or None."""
-        option = self._nearest(key.replace("_", "-"))
+        option = self._nearest(key.replace("_", "-"), self._commands)
         return option and option.removeprefix("--").replace("-", "_")
 
-    def _nearest(self, option: str) -> str | None:
-        known = {
+    def _meant(self, option: str, command: str) -> str | None:
+        """The option of `command` that is called so elsewhere, begins so, or is most similar."""
+        name = option.lstrip("-").replace("_", "-").lower()
+        known = self._names([command] if command in self._commands else [])
+        if command == "generate" and name in _ELSEWHERE:
+            return _ELSEWHERE[name]
+        if name in known:
+            return known[name]
+        begin = [long for word, long in known.items() if len(name) > 1 and word.startswith(name)]
+        return begin[0] if len(begin) == 1 else self._nearest(option, [command])
+
+    def _nearest(self, option: str, commands: Iterable[str]) -> str | None:
+        known = self._names(commands)
+        near = get_close_matches(option.lstrip("-"), known, n=1, cutoff=_SIMILAR)
+        return known[near[0]] if near else None
+
+    def _names(self, commands: Iterable[str]) -> dict[str, str]:
+        """The long names of options, by what follows their hyphens."""
+        return {
             name.lstrip("-"): name
-            for command in self._commands
+            for command in commands
+            if command in self._commands
             for argument in self._arguments(command)
             for name in argument.names
+            if name.startswith("--")
         }
-        return next((known[name] for name in get_close_matches(option.lstrip("-"), known)), None)
 
     def _arguments(self, command: str) -> ArgumentCollection:
         return self._app[command].assemble_argument_collection()

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import field, make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter, Token
+from cyclopts import Group, Parameter, Token
 
 from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.parameters import NUMBERS, SamplingParameter
+from multimodal_gen.configs.sampling.guidance import GuidanceParameters
+from multimodal_gen.configs.sampling.inputs import InputParameters
+from multimodal_gen.configs.sampling.output import OutputParameters
+from multimodal_gen.configs.sampling.steps import StepParameters
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.configs.second_pass import UpscaleChoice
+from multimodal_gen.errors import InvalidRequest
 
 
 def _loras(kind: Any, tokens: Sequence[Token]) -> tuple[LoraChoice, ...]:
@@ -21,6 +26,17 @@ def _loras(kind: Any, tokens: Sequence[Token]) -> tuple[LoraChoice, ...]:
 
 def _controls(kind: Any, tokens: Sequence[Token]) -> tuple[ControlChoice, ...]:
     return tuple(ControlChoice.of(token.value) for token in tokens)
+
+
+def _number(name: str, kind: type[int] | type[float]) -> Parameter:
+    def convert(_: Any, tokens: Sequence[Token]) -> float:
+        try:
+            return kind(tokens[0].value)
+        except ValueError:
+            word = "a whole number" if kind is int else "a number"
+            raise InvalidRequest(name, tokens[0].value, f"must be {word}") from None
+
+    return Parameter(converter=convert, n_tokens=1, accepts_keys=False)
 
 
 def _whole(kind: Any, value: str, *, delimiter: str | None = None) -> list[str]:
@@ -42,6 +58,20 @@ _MORE_HELP = {
 }
 _REPEATED = ("prompt", "image_path", "mask_path")
 """Parameters of which a command takes several, for several requests."""
+_SHORT = {
+    "num_outputs_per_prompt": "-n",
+    "num_inference_steps": "--steps",
+    "width": "-W",
+    "height": "-H",
+    "seed": "-s",
+}
+_GROUPS = {
+    "Prompt and size": OutputParameters,
+    "Steps": StepParameters,
+    "Guidance": GuidanceParameters,
+    "Input images and videos": InputParameters,
+}
+_OTHERS = "Adapters and queue"
 _ONE_WORD = {
     "lora": Parameter(converter=_loras, n_tokens=1, accepts_keys=False),
     "control": Parameter(converter=_controls, n_tokens=1, accepts_keys=False),
@@ -49,16 +79,26 @@ _ONE_WORD = {
 }
 
 
+def _group_of(name: str) -> Group:
+    titles = [*_GROUPS, _OTHERS]
+    declared = (title for title, kind in _GROUPS.items() if hasattr(kind, name))
+    title = next(declared, _OTHERS)
+    return Group(title, sort_key=2 + titles.index(title))
+
+
 def _flag(parameter: SamplingParameter) -> tuple[str, Any, Any]:
     """Return the parameter as a field of a dataclass whose fields are flags."""
     name = parameter.name
-    flag = Parameter(help=" ".join(filter(None, (parameter.summary, _MORE_HELP.get(name)))))
+    text = " ".join(filter(None, (parameter.summary, _MORE_HELP.get(name))))
+    flag = Parameter(help=text, alias=_SHORT.get(name), group=_group_of(name))
     kind: Any = Annotated
     if name in _REPEATED:
         several = Parameter.combine(Parameter(env_var_split=_whole), flag)
         return name, kind[tuple[str, ...], several], field(default=())
     if parameter.kind == NUMBERS:
         flag = Parameter.combine(Parameter(consume_multiple=True), flag)
+    if parameter.kind in (int, float):
+        flag = Parameter.combine(_number(name, parameter.kind), flag)
     if name in _ONE_WORD:
         flag = Parameter.combine(_ONE_WORD[name], flag)
     return name, kind[parameter.annotation, flag], field(default=parameter.default)
@@ -70,12 +110,19 @@ class _Requests:
     image_path: tuple[str, ...]
     mask_path: tuple[str, ...]
 
-    def common(self) -> SamplingParams:
-        """Return the parameters that all requests share; a single image or mask is one of them."""
-        given = {name: getattr(self, name) for name in PARAMETERS if name not in _REPEATED}
-        one_image = self.image_path if len(self.image_path) == 1 else None
-        one_mask = self.mask_path[0] if len(self.mask_path) == 1 else None
-        return SamplingParams(**given, image_path=one_image, mask_path=one_mask)
+    def common(self, base: SamplingParams | None = None) -> SamplingParams:
+        """Return the parameters that all requests share, those of `base` where no flag sets them; a
+        single image or mask is one of them."""
+        set_here = {
+            name: value
+            for name, parameter in PARAMETERS.items()
+            if name not in _REPEATED and (value := getattr(self, name)) != parameter.default
+        }
+        if len(self.image_path) == 1:
+            set_here["image_path"] = self.image_path
+        if len(self.mask_path) == 1:
+            (set_here["mask_path"],) = self.mask_path
+        return (base or SamplingParams()).updated(**set_here)
 
 
 if TYPE_CHECKING:

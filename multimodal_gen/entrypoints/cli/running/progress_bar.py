@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from tqdm import tqdm
 
+from multimodal_gen.entrypoints.cli.options.hyphens import STANDARD
 from multimodal_gen.entrypoints.cli.text_output import may_be_closed
 from multimodal_gen.entrypoints.python.generation_result import Progress
 from multimodal_gen.messages.request_warning import RequestWarning
@@ -42,13 +44,24 @@ class ProgressBar:
         (self._enhancing.add if progress.phase == "enhance" else self._enhancing.discard)(index)
         self._advance(index, progress.step)
 
-    def finish(self, index: int, written: Sequence[Path]) -> None:
-        """Mark prompt `index` as done; prints the paths to stdout."""
-        with may_be_closed():  # The pictures that are still to come are written all the same.
-            for path in written:
-                tqdm.write(str(path), file=sys.stdout)
+    def finish(self, index: int, written: Sequence[Path], seeds: Sequence[int] = ()) -> None:
+        """Mark prompt `index` as done; prints the paths to stdout, and the seeds beside them on a
+        terminal, otherwise to stderr."""
+        for path, seed in zip_longest(written, seeds):
+            self._print(path, seed)
         self._etas.pop(index, None)
         self._advance(index, self._steps[index])
+
+    def _print(self, path: Path, seed: int | None) -> None:
+        told = "" if seed is None else f"seed {seed}"
+        if str(path) == STANDARD:
+            tqdm.write(f"multimodal-gen: {told}", file=sys.stderr)
+            return
+        beside = told and sys.stdout.isatty()
+        with may_be_closed():  # The pictures that are still to come are written all the same.
+            tqdm.write(f"{path}  {told}" if beside else str(path), file=sys.stdout)
+        if told and not beside:
+            tqdm.write(f"multimodal-gen: {path}: {told}", file=sys.stderr)
 
     def warn(self, warnings: Sequence[RequestWarning]) -> None:
         """Print warnings to stderr, each once for all prompts."""

@@ -10,16 +10,17 @@ from itertools import accumulate, chain
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import expected_steps
+from multimodal_gen.entrypoints.cli.running.outputs import outputs_of
 from multimodal_gen.entrypoints.cli.running.picture_cache import PictureCache
 from multimodal_gen.entrypoints.cli.running.progress_bar import ProgressBar
 from multimodal_gen.entrypoints.python.calls import run_all, stream_resolved
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult
 from multimodal_gen.entrypoints.python.pictures import open_pictures
 from multimodal_gen.errors import GenerationFailed, InvalidRequest, MultimodalGenError
+from multimodal_gen.launch.expected_model import check_early
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import headers_of
 from multimodal_gen.messages.validation import resolve
-from multimodal_gen.postprocess.files import Destination
 
 
 class PromptList:
@@ -35,8 +36,15 @@ class PromptList:
                 params, pixels = open_pictures(prompt, self._pictures.open)
             self._opened.append((params, headers_of(pixels)))
 
+    def check(self, model: ModelInfo | None) -> None:
+        """Check all prompts by what is known of the model before it is loaded. Raises
+        InvalidRequest."""
+        for params, headers in self._opened:
+            with self._naming(params):
+                check_early(params, headers, model)
+
     def run(
-        self, client: SchedulerClient, output_path: str, metadata: bool
+        self, client: SchedulerClient, output_path: str, metadata: bool, *, force: bool
     ) -> list[tuple[str, MultimodalGenError]]:
         """Generate and write all prompts; return the failed ones with their errors.
 
@@ -45,15 +53,17 @@ class PromptList:
         model = client.wait_ready()
         resolved = self._resolve(model)
         first = [0, *accumulate(params.num_outputs_per_prompt for params in resolved)]
-        destination = _destination(output_path, resolved, sound=model.sound)
+        video = any((params.num_frames or 1) > 1 for params in resolved)
+        outputs = outputs_of(output_path, resolved, force=force, video=video, sound=model.sound)
 
         async def generate(index: int) -> None:
             _, pixels = open_pictures(self._prompts[index], self._pictures.open)
             async for event in stream_resolved(client, resolved[index], pixels):
                 if isinstance(event, GenerationResult):
-                    to = (destination, first[index], metadata)
-                    bar.finish(index, await asyncio.to_thread(event.write_to, *to))
-                    lost = (destination.warnings(output) for output in event.outputs)
+                    to = (outputs, first[index], metadata)
+                    written = await asyncio.to_thread(event.write_to, *to)
+                    bar.finish(index, written, event.seeds)
+                    lost = (outputs.warnings(output) for output in event.outputs)
                     bar.warn((*event.warnings, *chain.from_iterable(lost)))
                 else:
                     bar.show(index, event)
@@ -88,14 +98,6 @@ class PromptList:
             if len(self._prompts) == 1:
                 raise
             raise InvalidRequest("prompt", params.prompt, error.message) from error
-
-
-def _destination(
-    output_path: str, resolved: Sequence[SamplingParams], *, sound: bool
-) -> Destination:
-    video = any((params.num_frames or 1) > 1 for params in resolved)
-    count = sum(params.num_outputs_per_prompt for params in resolved)
-    return Destination.of(output_path, count=count, video=video, sound=sound)
 
 
 def _steps(params: SamplingParams) -> int:
