@@ -37,7 +37,7 @@ class OutputWriter(Protocol):
     def write(self, index: int, output: Output, recipe: Recipe | None) -> Path:
         """Encode and write output `index`; returns its path."""
 
-    def warnings(self, output: Output) -> tuple[str, ...]:
+    def warnings(self, output: Output) -> tuple[RequestWarning, ...]:
         """Parts of the output that its file does not have."""
 
 

@@ -27,6 +27,7 @@ from multimodal_gen.postprocess.files import (
 
 if TYPE_CHECKING:
     from multimodal_gen.client.request_handle import Output
+    from multimodal_gen.messages.request_warning import RequestWarning
     from multimodal_gen.postprocess.metadata import Recipe
 
 FIELD = "output_path"
@@ -89,7 +90,7 @@ class NamedFiles:
         write_atomically(path, encoded)
         return path
 
-    def warnings(self, output: Output) -> tuple[str, ...]:
+    def warnings(self, output: Output) -> tuple[RequestWarning, ...]:
         return () if output.audio is None else sound_warnings(self.names[0].suffix.lower())
 
 
@@ -115,7 +116,7 @@ class StandardOutput:
         sys.stdout.buffer.flush()
         return Path(STANDARD)
 
-    def warnings(self, output: Output) -> tuple[str, ...]:
+    def warnings(self, output: Output) -> tuple[RequestWarning, ...]:
         return ()
 
 
