@@ -10,7 +10,7 @@ function wrong(field, why) {
     if (field.getAttribute("aria-invalid")) { field.removeAttribute("aria-invalid"); field.removeAttribute("aria-errormessage"); }
     return;
   }
-  if (!said) { said = h("p", { id, className: "wrong" }); box.append(said); }
+  if (!said) { said = h("p", { id, className: "wrong", role: "alert" }); box.append(said); }
   said.textContent = why;
   field.setAttribute("aria-invalid", "true");
   field.setAttribute("aria-errormessage", id);
