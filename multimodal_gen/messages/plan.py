@@ -10,7 +10,7 @@ import msgspec
 from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.loading import LoadingProgress
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.reply import Usage, WireError
+from multimodal_gen.messages.reply import RankMemory, Usage, WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.request import Runner as Runner
 from multimodal_gen.messages.request_warning import RequestWarning
@@ -177,6 +177,8 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     previewed: tuple[str, ...] = ()
     peak_bytes: int = 0
     """The most memory that the evaluations added on this rank's GPU; 0 if unknown."""
+    memory: RankMemory | None = None
+    """Told after each plan but those of evaluations."""
     frames: tuple[FrameHeader, ...] = ()
 
 
@@ -203,6 +205,7 @@ class RankLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="loaded"):
     switches: tuple[PhaseSwitch, ...] = ()
     device_name: str = ""
     """Name and memory of its device: what is learned there holds for others of the same."""
+    memory: RankMemory | None = None
     error: WireError | None = None
 
 

@@ -125,9 +125,22 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     error: WireError
 
 
+class RankMemory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Memory that a rank takes."""
+
+    rank: int
+    host_bytes: int
+    """Resident, with mapped files."""
+    device_bytes: int = 0
+    """Reserved on its GPU; 0 without one."""
+    device_total_bytes: int = 0
+
+
 class EngineHealth(msgspec.Struct, frozen=True, kw_only=True, tag="health"):
     running: int
     waiting: int
+    memory: tuple[RankMemory, ...] = ()
+    """Of the ranks, as they told with the last work or, before any, when they were loaded."""
 
 
 EngineMessage = (

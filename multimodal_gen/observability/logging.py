@@ -13,6 +13,7 @@ from typing import Any
 from multimodal_gen.configs.arguments.engine_args import LogFormat
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.observability.context import current
+from multimodal_gen.observability.log_tail import LOG_TAIL
 
 LEVEL_VARIABLE = "MULTIMODAL_GEN_LOG_LEVEL"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -27,9 +28,11 @@ def configure_logging(process: str, log_format: LogFormat = "text") -> None:
     that there is not."""
     level = log_level()
     handler = handler_of(process, log_format)
+    LOG_TAIL.setFormatter(TextLines(process))
+    LOG_TAIL.filters = [_add_request]
     for name in LOGGERS:
         logger = logging.getLogger(name)
-        logger.handlers = [handler]
+        logger.handlers = [handler, LOG_TAIL]
         logger.propagate = False
         logger.setLevel(level)
     access = logging.getLogger(ACCESS)

@@ -13,7 +13,7 @@ from multimodal_gen.client.request_handle import Output, RequestHandle, Update
 from multimodal_gen.errors import Cancelled, EngineDied, MultimodalGenError
 from multimodal_gen.messages.evaluation_costs import EvaluationCosts
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.reply import Usage
+from multimodal_gen.messages.reply import EngineHealth, RankMemory, Usage
 from multimodal_gen.messages.request import Req, Runner
 from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.postprocess.sound import Sound
@@ -36,6 +36,10 @@ class FakeEngine:
         """What it has, in the order in which it came."""
         self.pictures: dict[str, list[Any]] = {}
         self._handles: dict[str, RequestHandle] = {}
+
+    def health(self, timeout: float = 5.0) -> EngineHealth:
+        memory = [RankMemory(rank=rank, host_bytes=3 << 30) for rank in range(self.num_ranks)]
+        return EngineHealth(running=0, waiting=len(self.alive), memory=tuple(memory))
 
     @property
     def prompts(self) -> list[str]:

@@ -30,6 +30,9 @@ from multimodal_gen.entrypoints.http.ops.metrics import (
     metrics_routes,
 )
 from multimodal_gen.entrypoints.http.ops.models import model_routes
+from multimodal_gen.entrypoints.http.ops.operator.recent_failures import RecentFailures
+from multimodal_gen.entrypoints.http.ops.operator.routes import operator_routes
+from multimodal_gen.entrypoints.http.ops.operator.server_state import ServerState
 from multimodal_gen.entrypoints.http.ops.playground import playground_routes
 from multimodal_gen.entrypoints.http.ops.status import status_routes
 from multimodal_gen.entrypoints.http.transport.errors import install_handlers
@@ -64,7 +67,8 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     ring = KeyRing(args)
     service.grant(ring.shares)
     metrics, tracing = Metrics(fleet_state(service, jobs)), tracing_from_environment()
-    service.observers.append(Reports(metrics, tracing))
+    failures = RecentFailures()
+    service.observers += [Reports(metrics, tracing), failures]
     app.state.media = MediaFetcher(MediaHosts(args.allowed_media_hosts), args.max_body_bytes)
     app.state.parsers = asyncio.Semaphore(MAX_PARSERS)
     install_handlers(app, {"/sdapi/": as_a1111, "/hf": as_hugging_face, "/api/": as_comfyui})
@@ -89,6 +93,9 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     app.include_router(model_routes(service))
     app.include_router(docs_routes(app, needs_key=ring.guards))
     app.include_router(metrics_routes(metrics, ring))
+    state = ServerState(service, jobs, ring, metrics.keys, failures, args.max_queue_size)
+    has_keys = ring.guards or args.admin_key is not None
+    app.include_router(operator_routes(state, has_keys=has_keys))
     maker = ImageMaker(service, jobs, args.max_input_pixels)
     app.include_router(image_routes(maker))
     app.include_router(edit_routes(maker, args.max_input_pixels))

@@ -48,6 +48,7 @@ from multimodal_gen.runtime.managers.rank_device import (
     give_back_memory,
     is_out_of_memory,
     keep_precision,
+    memory_of,
 )
 from multimodal_gen.runtime.managers.rank_group import join_ranks
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -153,6 +154,7 @@ class GPUWorker:
             adapter_bytes=most,
             device_name=describe_device(self.device),
             switches=() if plan is None else plan.switches(),
+            memory=memory_of(self.rank, self.device),
         )
 
     def execute(self, plan: Plan, pictures: Sequence[Any] = ()) -> PlanOutcome:

@@ -11,8 +11,9 @@ import torch
 
 from multimodal_gen.errors import not_finite
 from multimodal_gen.messages.codec import header_of
-from multimodal_gen.messages.plan import Ack, Plan
+from multimodal_gen.messages.plan import Ack, Phase, Plan
 from multimodal_gen.messages.reply import WireError
+from multimodal_gen.runtime.managers.rank_device import memory_of
 from multimodal_gen.runtime.stages.request_state import RequestState
 
 
@@ -27,6 +28,7 @@ class PlanOutcome:
         self.plan = plan
         self.rank = rank
         self.fields: dict[str, Any] = {}
+        self._device = device
         self._arrays: list[list[torch.Tensor]] = []
         self._places: list[tuple[str, str, int]] = []
         self._magnitudes: torch.Tensor | None = None
@@ -65,12 +67,14 @@ class PlanOutcome:
         seconds = self._clock.seconds()
         arrays = [_joined(parts).numpy() for parts in self._arrays]
         failures = self._not_finite() | self.fields.pop("failures", {})
+        evaluates = self.plan.work is not None and self.plan.work.phase is Phase.DENOISE
         ack = Ack(
             number=self.plan.number,
             rank=self.rank,
             seconds=seconds,
             frames=tuple(header_of(array) for array in arrays),
             failures=failures,
+            memory=None if evaluates else memory_of(self.rank, self._device),
             **self.fields,
         )
         return ack, arrays

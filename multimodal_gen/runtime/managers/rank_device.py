@@ -14,6 +14,7 @@ import torch.distributed as dist
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.errors import InvalidRequest, OutOfMemory
 from multimodal_gen.messages.rank_args import RankPlace
+from multimodal_gen.messages.reply import RankMemory
 
 WORKSPACE_BYTES = 2**29
 """Bytes that libraries allocate on a GPU only when they are first used: cuBLAS, cuDNN, NCCL."""
@@ -86,6 +87,19 @@ def free_bytes(device: torch.device, local_ranks: int) -> int:
     torch.cuda.empty_cache()  # what loading freed counts as used until then
     free, _ = torch.cuda.mem_get_info(device)
     return max(1, free - WORKSPACE_BYTES)
+
+
+def memory_of(rank: int, device: torch.device) -> RankMemory:
+    """Memory that this process takes now."""
+    host = psutil.Process().memory_info().rss
+    if device.type != "cuda":
+        return RankMemory(rank=rank, host_bytes=host)
+    return RankMemory(
+        rank=rank,
+        host_bytes=host,
+        device_bytes=torch.cuda.memory_reserved(device),
+        device_total_bytes=torch.cuda.get_device_properties(device).total_memory,
+    )
 
 
 def give_back_memory() -> None:

@@ -36,7 +36,7 @@ from multimodal_gen.messages.plan import (
     RunnerReady,
     Work,
 )
-from multimodal_gen.messages.reply import EngineHealth, RequestProgress, WireError
+from multimodal_gen.messages.reply import EngineHealth, RankMemory, RequestProgress, WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.wakeup import Wakeup
 from multimodal_gen.runtime.scheduler.adapter_cache import AdapterCache
@@ -81,6 +81,7 @@ class Scheduler:
         self._lock = threading.RLock()
         self._issued = IssuedPlans(links.size, step_timeout)
         self._ready: defaultdict[Runner, set[int]] = defaultdict(set)
+        self._memory: dict[int, RankMemory] = {}
         self._resume = False
         self._stopping = False
         self._wakeup = Wakeup(context, "scheduler")
@@ -121,7 +122,10 @@ class Scheduler:
 
     def health(self) -> EngineHealth:
         with self._lock:
-            return EngineHealth(running=self._policy.running, waiting=self._policy.waiting)
+            memory = tuple(self._memory[rank] for rank in sorted(self._memory))
+            return EngineHealth(
+                running=self._policy.running, waiting=self._policy.waiting, memory=memory
+            )
 
     def progress_of(self, request_id: str) -> RequestProgress | None:
         with self._lock:
@@ -161,6 +165,7 @@ class Scheduler:
 
     def _load(self) -> None:
         loaded = LoadingRanks(self._links, self._gateway).wait()
+        self._memory = {told.rank: told.memory for told in loaded if told.memory is not None}
         smallest = min(message.memory_bytes for message in loaded)
         first = msgspec.structs.replace(loaded[0], memory_bytes=smallest)
         assert first.model is not None
@@ -245,6 +250,8 @@ class Scheduler:
             if len(self._ready[ack.runner]) == self._links.size:
                 self._policy.use(ack.runner)
             return
+        if ack.memory is not None:
+            self._memory[ack.rank] = ack.memory
         self._issued.acknowledge(ack, bodies, time.monotonic())
         while (issued := self._issued.finished) is not None:
             now = time.monotonic()

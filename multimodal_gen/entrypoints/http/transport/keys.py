@@ -28,7 +28,7 @@ from multimodal_gen.observability.context import current
 from multimodal_gen.serving.owner import Owner
 
 _OPEN = frozenset({"/health", "/liveness", "/healthz"})
-_OPEN_PAGES = re.compile(r"/|/docs|/favicon\.ico|/playground(/.*)?|/files/[^/]+/[^/]+")
+_OPEN_PAGES = re.compile(r"/|/docs|/operator|/favicon\.ico|/playground(/.*)?|/files/[^/]+/[^/]+")
 """Only for reading: `POST /` is Hugging Face's."""
 _BASIC = re.compile(r"/sdapi(/.*)?")
 _SUBPROTOCOL, _BEARER = "multimodal_gen", "bearer."
@@ -74,6 +74,15 @@ def admin_only(request: Request) -> None:
     """Dependency of administrative routes. Raises Forbidden."""
     if not request.state.owner.admin:
         raise Forbidden("administrative route: requires the server's admin_key")
+
+
+def operator_only(request: Request) -> None:
+    """Dependency of what only the operator may see. Raises Forbidden."""
+    if not request.state.owner.admin:
+        raise Forbidden(
+            "only the operator may see this: send the server's admin_key, which the environment "
+            "variable MULTIMODAL_GEN_ADMIN_KEY sets"
+        )
 
 
 def _given(scope: Scope) -> bytes | None:

@@ -27,7 +27,7 @@ from multimodal_gen.observability.metrics import Metrics
 from multimodal_gen.observability.tracing import Tracing
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_QUIET = frozenset({"/health", "/healthz", "/liveness", "/metrics"})
+_QUIET = frozenset({"/health", "/healthz", "/liveness", "/metrics", "/operator/status"})
 """Frequently polled routes, logged at DEBUG."""
 _UNMATCHED = "unmatched"
 _AT_ONCE, _MOST_TURNS = 2, 32
