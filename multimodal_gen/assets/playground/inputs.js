@@ -11,14 +11,16 @@ function readUrl(blob) {
 }
 
 function usePicture(name, url) {
+  if (name === "image" && url !== given.image && isOwnMask()) usePicture("mask", null);
   given[name] = url;
   const [img, input, button] = $(`${name}-pick`).children;
   button.hidden = !url;
   img.hidden = !url || name === "video";
   if (url && name !== "video") img.src = url; else if (!url) { img.removeAttribute("src"); input.value = ""; }
   wrong(input, "");
-  if (name === "image") showMore();
+  if (name === "image") showMore(); else showUsed();
   if (!model) return;
+  $("edit-image").hidden = !given.image || !takes("inpainting");
   const follows = given.image !== null && model.picture_size !== "default";
   $("size-hint").hidden = !follows;
   if (!sizeTouched) for (const side of ["width", "height"]) $(side).value = follows ? "" : model.defaults[side];
@@ -46,6 +48,26 @@ function addImages(urls) {
 function showMore() {
   $("more-images").replaceChildren(...more.map((url, i) => h("div", { className: "pick" }, h("img", { alt: "", src: url }), h("span", { className: "hint" }, t("Image {number}", { number: i + 2 })),
     h("button", { className: "square", type: "button", "aria-label": t("Remove image {number}", { number: i + 2 }), onclick: () => { more.splice(i, 1); showMore(); $("image").focus(); } }, icon("x")))));
+  showUsed();
+}
+
+// The inputs that go along, beside the prompt.
+function showUsed() {
+  const labels = { image: t("Input image"), mask: t("Mask"), last_image: t("Last frame"), video: t("Input video") };
+  const pictures = [...["image", "last_image", "video"].filter((name) => given[name]).map((name) => [name, given[name], labels[name]]), ...more.map((url, i) => ["image", url, t("Image {number}", { number: i + 2 })])];
+  if (given.mask && !given.image) pictures.push(["mask", given.mask, labels.mask]);
+  $("used").hidden = !pictures.length;
+  $("used").replaceChildren(...pictures.map(([name, url, label]) => {
+    const painted_ = url === given.image && given.mask;
+    const frame = h("span", {}, name === "video" ? icon("play") : h("img", { src: url, alt: "" }), painted_ ? h("img", { src: given.mask, alt: "", className: "over" }) : null);
+    return h("button", { type: "button", onclick: () => openUsed(name, url) }, frame, painted_ ? t("{label}, painted", { label }) : label);
+  }));
+}
+
+function openUsed(name, url) {
+  if (url === given.image && takes("inpainting")) return edit(given.image, given.mask);
+  $("settings").open = true;
+  $(name).focus();
 }
 
 function addLora(name, scale, rest = {}) {
