@@ -22,16 +22,22 @@ from multimodal_gen.serving.fronts.front import Front
 from multimodal_gen.serving.fronts.runner import JobRunner
 from multimodal_gen.serving.opening import open_folder, open_shared
 from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.records import JobKind, JobRecord, JobRequest, PageOrder
+from multimodal_gen.serving.records import (
+    EVERYTHING,
+    JobKind,
+    JobRecord,
+    JobRequest,
+    JobSearch,
+    PageOrder,
+)
 from multimodal_gen.serving.rendering import Render, render
 from multimodal_gen.serving.service import NO_PIXELS, Service
+from multimodal_gen.serving.shelf import Shelf
 from multimodal_gen.serving.storage.ledger import IdempotencyKey, Page, same_request
 from multimodal_gen.serving.storage.persistence import STORAGE_ERRORS
 from multimodal_gen.serving.task import Event, Task
 
 log = logging.getLogger(__name__)
-RECORDS_KEPT_S = 7 * 86400
-"""Time that a finished job stays known after its files were deleted."""
 SWEEP_S = 60.0
 PATIENCE_S = 2.0
 """Time for the ledger to take a job, before its client is told to come back."""
@@ -51,6 +57,7 @@ class Jobs:
         self._ledger, self._spool, self._clock = stores.ledger, stores.spool, stores.clock
         self._runner = runner
         self._front = front
+        self.shelf = Shelf(stores.ledger, stores.results, stores.clock, front.changed)
 
     @classmethod
     def in_folder(
@@ -118,7 +125,7 @@ class Jobs:
 
     async def get(self, job_id: str, owner: Owner) -> JobRecord:
         """Current state of a job. Raises NotFound, also for another owner's job."""
-        record = await asyncio.to_thread(self._ledger.get, job_id, _seen_by(owner))
+        record = await asyncio.to_thread(self._ledger.get, job_id, owner.seen)
         return self._live(record)
 
     async def page(
@@ -128,10 +135,11 @@ class Jobs:
         after: str | None = None,
         limit: int = 20,
         order: PageOrder = "desc",
+        search: JobSearch = EVERYTHING,
     ) -> Page:
         """List jobs by time of acceptance. Raises NotFound for an unknown `after`."""
         page = await asyncio.to_thread(
-            self._ledger.page, _seen_by(owner), kind, after, limit, order
+            self._ledger.page, owner.seen, kind, after, limit, order, search
         )
         return Page([self._live(record) for record in page.records], page.has_more)
 
@@ -189,6 +197,11 @@ class Jobs:
         of this front are told to the service's observers."""
         self._front.started.append(hears)
 
+    def on_changed(self, hears: Callable[[str, str], None]) -> None:
+        """Have `hears` called with the id of each ended job that is changed or deleted, on any
+        front, and the digest of its owner's name."""
+        self._front.changes.append(hears)
+
     # -- start and stop of the server
 
     def watch(self) -> None:
@@ -242,18 +255,9 @@ class Jobs:
         return kept
 
     def _forget(self, job_id: str) -> None:
-        record = self._ledger.get(job_id, None)
-        self._ledger.delete(job_id)
-        for name in record.files:
-            self.results.remove(name, record.owner)
+        self.shelf.remove(self._ledger.get(job_id, None))
 
     def _sweep(self) -> None:
         self._clock.mark()
-        self.results.sweep()
+        self.shelf.tidy()
         self._front.sweep()
-        now = self._clock.now() - self._clock.jump
-        self._ledger.forget(now - self.results.ttl_s - RECORDS_KEPT_S)
-
-
-def _seen_by(owner: Owner) -> str | None:
-    return None if owner.admin else owner.name

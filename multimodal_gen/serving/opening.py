@@ -26,13 +26,11 @@ def open_folder(folder: Path, args: JobArgs) -> tuple[SqliteLedger, JobStores]:
     Raises InvalidRequest."""
     with usable(folder):
         clock = SteadyClock(folder / "clock")
-        if args.results is None:
-            results, spool = _results_in(folder, args, clock), Spool(folder)
     ledger = SqliteLedger(folder / "jobs.sqlite")
-    if args.results is not None:
-        with usable(folder):
-            secret = secret_of(folder)
-        return ledger, _with_objects(args, ledger, secret, clock)
+    with usable(folder):
+        if args.results is not None:
+            return ledger, _with_objects(args, ledger, secret_of(folder), clock)
+        results, spool = _results_in(folder, args, clock, ledger), Spool(folder)
     return ledger, JobStores(ledger, results, spool, clock, _webhooks(args, ledger))
 
 
@@ -46,13 +44,14 @@ def open_shared(args: JobArgs) -> tuple[PostgresLedger, JobStores]:
     return ledger, _with_objects(args, ledger, ledger.secret("links"), SystemClock())
 
 
-def _results_in(folder: Path, args: JobArgs, clock: SteadyClock) -> ResultStore:
+def _results_in(folder: Path, args: JobArgs, clock: SteadyClock, ledger: Ledger) -> ResultStore:
     return Results(
         folder,
         ttl_s=args.result_ttl,
         quota_gb=args.result_quota_gb,
         clock=clock.now,
         jump=clock.jump,
+        starred=ledger.starred,
     )
 
 
@@ -67,7 +66,11 @@ def _with_objects(
 
     objects = Objects.at(args.results)
     results: ResultStore = ObjectResults(
-        objects, secret, ttl_s=args.result_ttl, quota_gb=args.result_quota_gb
+        objects,
+        secret,
+        ttl_s=args.result_ttl,
+        quota_gb=args.result_quota_gb,
+        starred=ledger.starred,
     )
     spool: PictureStore = ObjectSpool(objects)
     return JobStores(ledger, results, spool, clock, _webhooks(args, ledger))

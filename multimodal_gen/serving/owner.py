@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 
@@ -13,8 +14,18 @@ class Owner:
     admin: bool = False
     """May see and change other owners' jobs."""
 
+    @property
+    def seen(self) -> str | None:
+        """Name of the owner whose jobs it sees; None if all owners' are."""
+        return None if self.admin else self.name
+
     def may_see(self, owner_name: str) -> bool:
         return self.admin or self.name == owner_name
+
+
+def digest_of(owner_name: str) -> str:
+    """Return 16 hex digits in place of an owner's name, where that must not be read."""
+    return hashlib.sha256(owner_name.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,22 @@ from multimodal_gen.serving.usage import RequestUsage
 JobKind = Literal["video", "image"]
 PageOrder = Literal["asc", "desc"]
 
+
+@dataclass(frozen=True, kw_only=True)
+class JobSearch:
+    """Jobs that a client wants to see. Times are seconds since 1970."""
+
+    words: str = ""
+    """All of them are in its prompt, in any order and case."""
+    model: str | None = None
+    starred: bool = False
+    """Jobs with a starred output only."""
+    since: float | None = None
+    before: float | None = None
+
+
+EVERYTHING = JobSearch()
+
 FINAL: tuple[Status, ...] = ("completed", "failed", "cancelled")
 
 
@@ -63,13 +79,16 @@ class JobRecord:
     started_at: float | None = None
     completed_at: float | None = None
     expires_at: float | None = None
-    """Time at which its files are deleted; set on completion."""
+    """Time at which its files are or were deleted; None if they are kept until that is asked for
+    or space is needed."""
     status: Status = "queued"
     progress: int = 0
     """Percent, 0 to 100."""
     error: WireError | None = None
     files: tuple[str, ...] = ()
-    """Names of its result files."""
+    """Names of its result files, those of deleted outputs left out."""
+    starred: tuple[int, ...] = ()
+    """Indices of outputs that its owner starred."""
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -89,6 +108,16 @@ class JobRecord:
         """Numbers of evaluations of output `index`, once it is made; see `Evaluations`."""
         numbers: list[dict[str, int] | None] = self.meta.get("evaluations") or []
         return numbers[index] if index < len(numbers) else None
+
+    def files_of(self, index: int) -> tuple[str, ...]:
+        """Names of the files of output `index`: the result, then what else there is of it."""
+        return tuple(name for name in self.files if name.startswith(f"{self.id}-{index}."))
+
+    def has(self, index: int) -> bool:
+        """Return False for an output that there never was, or that was deleted."""
+        if not 0 <= index < len(self.request.requests):
+            return False
+        return self.status != "completed" or bool(self.files_of(index))
 
     @property
     def done(self) -> bool:

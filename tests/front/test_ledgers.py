@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from multimodal_gen.errors import Conflict, GenerationFailed, InvalidRequest, No
 from multimodal_gen.messages.reply import WireError
 from multimodal_gen.messages.request import Req
 from multimodal_gen.serving.fronts import news
-from multimodal_gen.serving.records import JobRecord, JobRequest
+from multimodal_gen.serving.records import JobRecord, JobRequest, JobSearch
 from multimodal_gen.serving.storage.ledger import IdempotencyKey, Ledger
 from multimodal_gen.serving.storage.postgres import ledger as postgres_ledger
 from multimodal_gen.serving.storage.postgres.ledger import PostgresLedger
@@ -158,7 +159,7 @@ def test_jobs_are_forgotten_by_the_time_of_their_end(ledger: Ledger) -> None:
         ledger.add(job(number))
     epoch = take(ledger)
     for number in (1, 2):
-        end = {**DONE, "completed_at": 1000.0 * number}
+        end = {**DONE, "completed_at": 1000.0 * number, "expires_at": 1000.0 * number}
         assert ledger.end(job(number).id, epoch, notice=True, **end)
     ledger.forget(2000.0)
     left = ledger.page(None, None, None, 10, "asc").records
@@ -374,6 +375,107 @@ def test_messages_of_others_in_the_database_are_ignored(sent: str) -> None:
 
 
 def test_the_ledgers_records_are_the_same_in_both() -> None:
-    columns = MIGRATIONS[0].partition("CREATE INDEX")[0]
+    columns = MIGRATIONS[0].partition("CREATE INDEX")[0] + MIGRATIONS[1]
     for field in dataclasses.fields(JobRecord):
-        assert f"\n        {field.name} " in columns
+        named = (f"\n        {field.name} ", f"ADD COLUMN {field.name} ")
+        assert any(each in columns for each in named)
+
+
+def of_version_1(path: Path) -> None:
+    """Take away what later versions added."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("DROP INDEX jobs_starred")
+        for column in ("starred", "words"):
+            db.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
+        db.commit()
+
+
+def test_a_file_of_an_earlier_version_can_be_searched_and_starred(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    with contextlib.closing(SqliteLedger(path)) as ledger:
+        ledger.add(job(1))
+        ledger.add(job(2))
+    of_version_1(path)
+    with contextlib.closing(SqliteLedger(path)) as ledger:
+        found = ledger.page("anne", None, None, 10, "asc", JobSearch(words="PROMPT 2"))
+        assert [*found.records] == [job(2)]
+        ledger.revise(job(1).id, "anne", lambda _: {"starred": (0,)})
+        assert ledger.starred() == {f"{job(1).id}-0"}
+
+
+def test_jobs_of_an_earlier_front_can_be_searched(ledger_url: str) -> None:
+    with contextlib.closing(PostgresLedger(ledger_url)) as ledger:
+        ledger.add(job(1))
+        with ledger._connections.one() as db:
+            db.execute("UPDATE jobs SET words = NULL")
+    with contextlib.closing(PostgresLedger(ledger_url)) as ledger:
+        assert ledger.page("anne", None, None, 10, "asc", JobSearch(words="prompt 1")).records
+
+
+def asked_for(number: int, prompt: str, **more: Any) -> JobRecord:
+    record = job(number)
+    request = JobRequest([Req(id="r", params=SamplingParams(prompt=prompt))])
+    return record.updated(request=request, **more)
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        (JobSearch(words="heart"), [1, 2]),
+        (JobSearch(words="HEART red"), [1]),
+        (JobSearch(words="straße"), [3]),
+        (JobSearch(words="STRASSE 心"), [3]),
+        (JobSearch(words="100%"), [4]),
+        (JobSearch(words="_"), []),
+        (JobSearch(words="' OR 1=1 \0 \ud800"), []),
+        (JobSearch(model="other"), [2]),
+        (JobSearch(model="other", words="red"), []),
+        (JobSearch(since=1002.0, before=1004.0), [2, 3]),
+        (JobSearch(starred=True), []),
+    ],
+)
+def test_jobs_are_found_by_words_model_and_time(
+    ledger: Ledger, search: JobSearch, found: list[int]
+) -> None:
+    ledger.add(asked_for(1, "a Red heart"))
+    ledger.add(asked_for(2, "a blue HEART", model="other"))
+    ledger.add(asked_for(3, "eine Straße, 心 \0"))
+    ledger.add(asked_for(4, "100% cotton"))
+    page = ledger.page("anne", None, None, 10, "asc", search)
+    assert [record.id for record in page.records] == [job(number).id for number in found]
+
+
+def test_what_is_found_is_in_pages(ledger: Ledger) -> None:
+    for number in range(6):
+        ledger.add(asked_for(number, "even" if number % 2 == 0 else "odd"))
+    search = JobSearch(words="even")
+    first = ledger.page("anne", None, None, 2, "desc", search)
+    assert ([each.id for each in first.records], first.has_more) == ([job(4).id, job(2).id], True)
+    rest = ledger.page("anne", None, job(2).id, 2, "desc", search)
+    assert ([each.id for each in rest.records], rest.has_more) == ([job(0).id], False)
+
+
+def test_an_ended_job_is_changed_for_all_and_only_by_its_owner(open_ledger: Open) -> None:
+    with contextlib.closing(open_ledger()) as ledger:
+        ledger.add(job(1))
+        changed = ledger.revise(job(1).id, "anne", lambda record: {"starred": (0, 2)})
+        assert changed == job(1).updated(starred=(0, 2))
+        with pytest.raises(NotFound):
+            ledger.revise(job(1).id, "bob", lambda record: {"starred": ()})
+    with contextlib.closing(open_ledger()) as ledger:
+        assert ledger.get(job(1).id, "anne") == changed
+        assert ledger.starred() == {f"{job(1).id}-0", f"{job(1).id}-2"}
+        starred = ledger.page("anne", None, None, 5, "asc", JobSearch(starred=True))
+        assert [*starred.records] == [changed]
+
+
+def test_what_fails_to_change_a_job_changes_nothing(ledger: Ledger) -> None:
+    ledger.add(job(1))
+
+    def refuse(record: JobRecord) -> dict[str, Any]:
+        raise NotFound("it")
+
+    with pytest.raises(NotFound):
+        ledger.revise(job(1).id, None, refuse)
+    ledger.revise(job(1).id, None, lambda record: {"starred": (1,)})
+    assert ledger.get(job(1).id, None).starred == (1,)

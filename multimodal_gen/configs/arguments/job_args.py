@@ -19,10 +19,11 @@ class JobArgs(ArgumentGroup):
     results: str | None = None
     """Where results are stored, in place of data_dir: s3://BUCKET/PATH, gs://BUCKET/PATH,
     az://CONTAINER/PATH or file:///FOLDER."""
-    result_ttl: float = 86400.0
-    """Seconds that results are kept."""
+    result_ttl: float | None = None
+    """Seconds that results are kept. Default: until they are deleted or space is needed."""
     result_quota_gb: float = 20.0
-    """Maximum size of each API key's results, in gigabytes; its oldest are removed first."""
+    """Maximum size of each API key's results, in gigabytes; its oldest are removed first, starred
+    ones last."""
     drain_timeout: float = 30.0
     """Seconds that running requests have to finish when the server is stopped."""
     webhook_url: str | None = None

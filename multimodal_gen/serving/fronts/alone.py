@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.serving.fronts.runner import JobRunner
-from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner, digest_of
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.storage.persistence import persist
 from multimodal_gen.serving.storage.sqlite_ledger import SqliteLedger
@@ -23,6 +23,7 @@ class OnlyFront:
 
     def __init__(self, runner: JobRunner, ledger: SqliteLedger) -> None:
         self.started: list[Callable[[Task], None]] = []
+        self.changes: list[Callable[[str, str], None]] = []
         self._runner = runner
         self._ledger = ledger
         self._in_order = asyncio.Lock()
@@ -67,6 +68,10 @@ class OnlyFront:
     async def ended(self, job_id: str) -> None:
         if (run := self._runner.runs.get(job_id)) is not None:
             await asyncio.wait([run])
+
+    def changed(self, record: JobRecord) -> None:
+        for hears in self.changes:
+            hears(record.id, digest_of(record.owner))
 
     async def resume(self) -> None:
         """Restart jobs that an earlier server left, in order; those of models that may still come

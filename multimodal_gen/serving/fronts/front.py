@@ -20,6 +20,9 @@ class Front(Protocol):
     """Jobs that no front has taken, by model."""
     started: list[Callable[[Task], None]]
     """Called with the task of each job that another front accepts or runs."""
+    changes: list[Callable[[str, str], None]]
+    """Called with the id of each ended job that is changed or deleted on any front, and with the
+    digest of its owner."""
 
     def watch(self) -> None:
         """Begin to follow other fronts. Called once, on the event loop, before `resume`."""
@@ -53,6 +56,9 @@ class Front(Protocol):
 
     async def ended(self, job_id: str) -> None:
         """Wait until the job has ended."""
+
+    def changed(self, record: JobRecord) -> None:
+        """Tell `changes` of all fronts that an ended job was changed or deleted. May block."""
 
     async def resume(self) -> None:
         """Run jobs that wait in the ledger. Called whenever another model is known."""

@@ -36,6 +36,14 @@ class JobEnded(msgspec.Struct, tag="ended", frozen=True):
     job: _JobId
 
 
+class JobChanged(msgspec.Struct, tag="changed", frozen=True):
+    """An ended job was changed or deleted."""
+
+    job: _JobId
+    owner: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    """A digest, see `digest_of`."""
+
+
 class CancelAsked(msgspec.Struct, tag="cancel", frozen=True):
     """A client wants a job to be cancelled."""
 
@@ -49,7 +57,7 @@ class JobsMoved(msgspec.Struct, tag="moved", frozen=True):
     jobs: dict[_JobId, Annotated[list[OutputProgress], msgspec.Meta(max_length=64)]]
 
 
-AnyNews = JobAdded | JobEnded | CancelAsked | JobsMoved
+AnyNews = JobAdded | JobEnded | JobChanged | CancelAsked | JobsMoved
 _DECODER = msgspec.json.Decoder(AnyNews)
 
 
@@ -59,6 +67,11 @@ def added(job_id: str) -> News:
 
 def ended(job_id: str) -> News:
     return _encoded(JobEnded(job_id))
+
+
+def changed(job_id: str, owner: str) -> News:
+    """`owner` is a digest."""
+    return _encoded(JobChanged(job_id, owner))
 
 
 def cancel_asked(job_id: str) -> News:

@@ -183,7 +183,7 @@ class JobRunner:
             "progress": 100,
             "started_at": started_at,
             "completed_at": now,
-            "expires_at": now + self.stores.results.ttl_s,
+            "expires_at": expiry(now, self.stores.results.ttl_s),
             "files": tuple(files),
             "request": record.request.answered(outputs),
         }
@@ -214,6 +214,11 @@ class JobRunner:
             kept = now.files if now.done else names
         for name in set(names) - set(kept):
             self.stores.results.remove(name, record.owner)
+
+
+def expiry(completed_at: float, ttl_s: float | None) -> float | None:
+    """Return the time at which files of a job are deleted, if that is by age."""
+    return None if ttl_s is None else completed_at + ttl_s
 
 
 def _later(req: Req, waited_s: float) -> Req:

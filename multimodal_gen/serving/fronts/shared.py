@@ -21,13 +21,15 @@ from multimodal_gen.serving.fronts.mirrors import Mirrors
 from multimodal_gen.serving.fronts.news import (
     AnyNews,
     JobAdded,
+    JobChanged,
     JobEnded,
     JobsMoved,
     OutputProgress,
+    changed,
     moved,
 )
 from multimodal_gen.serving.fronts.runner import JobRunner
-from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner, digest_of
 from multimodal_gen.serving.records import JobRecord
 from multimodal_gen.serving.storage.persistence import STORAGE_ERRORS, persist
 from multimodal_gen.serving.storage.postgres.ledger import ClaimedJob, PostgresLedger, Renewed
@@ -74,6 +76,7 @@ class SharedFront:
         self.waiting: Mapping[str, int] = {}
         self.started: list[Callable[[Task], None]] = []
         """Called with the task of each job that other fronts accept or run."""
+        self.changes: list[Callable[[str, str], None]] = []
         self._runner = runner
         self._ledger = ledger
         self._mirrors = Mirrors(ledger, self._on_started, self._is_own)
@@ -160,6 +163,10 @@ class SharedFront:
                 async with asyncio.timeout(_LOOK_S):
                     await news.wait()
 
+    def changed(self, record: JobRecord) -> None:
+        with contextlib.suppress(*STORAGE_ERRORS):  # others see it when they list their jobs
+            self._ledger.tell([changed(record.id, digest_of(record.owner))])
+
     async def resume(self) -> None:
         """Begin to take jobs."""
         self.watch()
@@ -228,6 +235,9 @@ class SharedFront:
         elif isinstance(news, JobEnded):
             self._mirrors.drop(news.job)
             self._wake_waiting()
+        elif isinstance(news, JobChanged):
+            for hears in self.changes:
+                hears(news.job, news.owner)
         elif isinstance(news, JobsMoved) and news.front != self._ledger.front:
             self._spawn(self._move(news))
 

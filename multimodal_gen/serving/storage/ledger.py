@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from multimodal_gen.errors import Conflict
 from multimodal_gen.messages.pictures import Pixels
-from multimodal_gen.serving.records import JobKind, JobRecord, PageOrder
+from multimodal_gen.serving.records import (
+    EVERYTHING,
+    JobKind,
+    JobRecord,
+    JobSearch,
+    PageOrder,
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,16 @@ class IdempotencyKey:
 class Page:
     records: Sequence[JobRecord]
     has_more: bool
+
+
+@dataclass(frozen=True)
+class StoredFiles:
+    """Files of a completed job, as its record names them."""
+
+    job: str
+    files: tuple[str, ...]
+    completed_at: float
+    expires_at: float | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +87,7 @@ class Ledger(Protocol):
         after: str | None,
         limit: int,
         order: PageOrder,
+        search: JobSearch = EVERYTHING,
     ) -> Page:
         """Up to `limit` jobs after job `after`. Raises NotFound if it is unknown."""
 
@@ -82,10 +99,22 @@ class Ledger(Protocol):
         """End a job, and add a notice if `notice` is set. Returns True also if this front stored
         its end before, and False if the job was deleted, has ended or is another front's."""
 
+    def revise(
+        self, job_id: str, owner: str | None, change: Callable[[JobRecord], Mapping[str, Any]]
+    ) -> JobRecord:
+        """Change fields of an ended job by what `change` returns for its record, at once for all
+        fronts; returns the new record. Raises NotFound, and what `change` raises."""
+
+    def starred(self) -> set[str]:
+        """All owners' starred outputs, each JOB-INDEX."""
+
+    def stored_files(self) -> Sequence[StoredFiles]:
+        """Files of all completed jobs."""
+
     def delete(self, job_id: str) -> None: ...
 
-    def forget(self, completed_before: float) -> None:
-        """Delete jobs that finished before this time."""
+    def forget(self, before: float) -> None:
+        """Delete jobs that ended before this time, except for those that have files since."""
 
     def claim_notices(self, limit: int, lease_s: float) -> Sequence[Notice]:
         """Up to `limit` due notices, in order. They aren't due again before `lease_s` have passed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
 import re
@@ -10,10 +9,13 @@ import secrets
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Collection
 
 from multimodal_gen.errors import Expired, NotFound
+from multimodal_gen.serving.owner import digest_of
+from multimodal_gen.serving.storage.eviction import StorageUse, in_order, life_of
 from multimodal_gen.serving.storage.objects import Objects, StoredObject
-from multimodal_gen.serving.storage.results import ANYONE, FileLocation
+from multimodal_gen.serving.storage.results import ANYONE, GONE, FileLocation
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
@@ -32,9 +34,19 @@ class ObjectResults:
     """
 
     def __init__(
-        self, objects: Objects, secret: bytes, *, ttl_s: float = 86400.0, quota_gb: float = 20.0
+        self,
+        objects: Objects,
+        secret: bytes,
+        *,
+        ttl_s: float | None = None,
+        quota_gb: float = 20.0,
+        starred: Callable[[], Collection[str]] = frozenset,
     ) -> None:
-        """`secret` signs links; `quota_gb` is each owner's."""
+        """`secret` signs links; `quota_gb` is each owner's; `starred` returns the outputs that go
+        last, each JOB-INDEX."""
+        self._starred = starred
+        self._listed: dict[str, dict[str, int]] | None = None
+        """As of the last sweep: size of each file by owner's folder and name, oldest first."""
         self.ttl_s = ttl_s
         self._objects = objects
         self._secret = secret
@@ -45,6 +57,8 @@ class ObjectResults:
     def write(self, name: str, data: bytes, owner: str = ANYONE) -> None:
         if not self._objects.put_new(_key(name, owner), data):
             log.info("%s was written before, and stays", name)
+        elif self._listed is not None:
+            self._listed.setdefault(f"{_FOLDER}/{digest_of(owner)}", {})[name] = len(data)
 
     def add(self, data: bytes, suffix: str, owner: str = ANYONE) -> str:
         name = f"{secrets.token_hex(16)}{suffix}"
@@ -63,7 +77,7 @@ class ObjectResults:
         return expires_at is None or time.time() < expires_at
 
     def link(self, name: str, owner: str = ANYONE) -> str:
-        digest = _digest(owner)
+        digest = digest_of(owner)
         _key(name, owner)
         return f"/files/{digest}{self._signature(digest, name)}/{name}"
 
@@ -78,6 +92,8 @@ class ObjectResults:
 
     def remove(self, name: str, owner: str = ANYONE) -> None:
         self._objects.delete(_key(name, owner))
+        if self._listed is not None:
+            self._listed.get(f"{_FOLDER}/{digest_of(owner)}", {}).pop(name, None)
 
     def sweep(self) -> None:
         """Delete expired files and those beyond quotas, by listing the store every ten minutes."""
@@ -88,22 +104,38 @@ class ObjectResults:
         shares: defaultdict[str, list[StoredObject]] = defaultdict(list)
         for stored in self._objects.list(_FOLDER):
             shares[stored.key.rpartition("/")[0]].append(stored)
-        for files in shares.values():
-            for stored in self._superfluous(files):
-                self._objects.delete(stored.key)
+        starred = self._starred()
+        self._listed = {folder: self._shrunk(files, starred) for folder, files in shares.items()}
 
-    def _superfluous(self, files: list[StoredObject]) -> list[StoredObject]:
-        """Expired files, and an owner's oldest beyond the quota, but not the newest one."""
-        files = sorted(files, key=lambda stored: stored.modified_at)
-        left, gone = sum(stored.size for stored in files), []
-        for stored in files[:-1]:
-            if left > self._quota or self._is_old(stored):
-                gone.append(stored)
-                left -= stored.size
-        return gone + [stored for stored in files[-1:] if self._is_old(stored)]
+    def use(self, owner: str = ANYONE) -> StorageUse:
+        sizes = (self._listed or {}).get(f"{_FOLDER}/{digest_of(owner)}", {})
+        return StorageUse.of(sizes, self._quota, self._starred())
+
+    def held(self) -> Collection[str] | None:
+        if self._listed is None:
+            return None
+        return {name for sizes in self._listed.values() for name in sizes}
+
+    def _shrunk(self, files: list[StoredObject], starred: Collection[str]) -> dict[str, int]:
+        """Delete an owner's expired files, and outputs beyond the quota; return what is left."""
+        known = {_name(stored): stored for stored in sorted(files, key=lambda s: s.modified_at)}
+        sizes = {name: stored.size for name, stored in known.items()}
+        gone = [name for name, stored in known.items() if self._is_old(stored)]
+        left = {name: size for name, size in sizes.items() if name not in {*gone}}
+        excess = sum(left.values()) - self._quota
+        for names in in_order(left, starred):
+            if excess <= 0:
+                break
+            gone += names
+            excess -= sum(sizes[name] for name in names)
+        for name in gone:
+            self._objects.delete(known[name].key)
+            del sizes[name]
+        return sizes
 
     def _is_old(self, stored: StoredObject) -> bool:
-        return stored.modified_at + self.ttl_s <= time.time()
+        life = life_of(_name(stored), self.ttl_s)
+        return life is not None and stored.modified_at + life <= time.time()
 
     def _check_age(self, key: str) -> None:
         try:
@@ -111,7 +143,7 @@ class ObjectResults:
         except FileNotFoundError:
             stored = None
         if stored is None or self._is_old(stored):
-            raise Expired("the file was deleted: results are only kept for a limited time")
+            raise Expired(GONE)
 
     def _locate(self, key: str) -> FileLocation:
         self._check_age(key)
@@ -124,9 +156,8 @@ class ObjectResults:
 def _key(name: str, owner: str) -> str:
     if _NAME.fullmatch(name) is None:
         raise NotFound("no such file")
-    return f"{_FOLDER}/{_digest(owner)}/{name}"
+    return f"{_FOLDER}/{digest_of(owner)}/{name}"
 
 
-def _digest(owner: str) -> str:
-    """Owner in a key, which must neither contain a key's name nor grow with it."""
-    return hashlib.sha256(owner.encode("utf-8", "replace")).hexdigest()[:16]
+def _name(stored: StoredObject) -> str:
+    return stored.key.rpartition("/")[2]

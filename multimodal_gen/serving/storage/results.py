@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import os
 import re
@@ -11,14 +10,15 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from multimodal_gen.errors import Expired, NotFound
+from multimodal_gen.errors import Expired, NotFound, StorageUnavailable
 from multimodal_gen.postprocess.files import write_atomically
-from multimodal_gen.serving.owner import Owner
+from multimodal_gen.serving.owner import Owner, digest_of
+from multimodal_gen.serving.storage.eviction import StorageUse, in_order, life_of
 from multimodal_gen.serving.storage.failures import storing
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
@@ -29,6 +29,7 @@ _NOTICED_S = 1.0
 """A smaller jump changes no ages."""
 ANYONE = Owner().name
 """Owner of all files where there are no keys."""
+GONE = "the file was deleted: by its owner, by age, or for lack of space"
 FileLocation = Path | str | bytes
 """A file here, a URL that is signed for a while, or the content itself."""
 
@@ -53,7 +54,8 @@ class ResultStore(Protocol):
     """Storage of result files. All methods may block, and are thread-safe; they raise StorageFull
     and StorageUnavailable. `owner` is the name under which a file was written."""
 
-    ttl_s: float
+    ttl_s: float | None
+    """Time that results are kept; None if until they are deleted or space is needed."""
 
     def write(self, name: str, data: bytes, owner: str = ANYONE) -> None:
         """Save `data` as `name`."""
@@ -79,7 +81,13 @@ class ResultStore(Protocol):
     def remove(self, name: str, owner: str = ANYONE) -> None: ...
 
     def sweep(self) -> None:
-        """Delete expired files."""
+        """Delete expired files, and those beyond quotas."""
+
+    def use(self, owner: str = ANYONE) -> StorageUse:
+        """Return how much of an owner's space is used, and what goes next."""
+
+    def held(self) -> Collection[str] | None:
+        """Return the names of all files; None while that is unknown. May be minutes old."""
 
 
 class Results:
@@ -90,14 +98,16 @@ class Results:
         self,
         folder: Path,
         *,
-        ttl_s: float = 86400.0,
+        ttl_s: float | None = None,
         quota_gb: float = 20.0,
         clock: Callable[[], float] = time.time,
         jump: float = 0.0,
+        starred: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         """`quota_gb` is each owner's; `jump` is how much younger files are than their time stamps
-        say. Raises OSError."""
+        say; `starred` returns the outputs that go last, each JOB-INDEX. Raises OSError."""
         self.ttl_s = ttl_s
+        self._starred = starred
         self._folder = folder / "results"
         self._quota = int(quota_gb * _GIGABYTE)
         self._clock = clock
@@ -128,8 +138,8 @@ class Results:
     def path(self, name: str) -> Path:
         """Path of a file that was saved. Raises Expired."""
         kept = self._kept.get(_checked(name))
-        if kept is None or self._is_old(kept) or not kept.path.is_file():
-            raise Expired("the file was deleted: results are only kept for a limited time")
+        if kept is None or self._is_old(name, kept) or not kept.path.is_file():
+            raise Expired(GONE)
         return kept.path
 
     def read(self, name: str, owner: str = ANYONE) -> bytes:
@@ -163,11 +173,24 @@ class Results:
     def sweep(self) -> None:
         with self._lock:
             for share in list(self._shares.values()):
-                while share.files and self._is_old(next(iter(share.files.values()))):
-                    self._drop(next(iter(share.files)))
+                for name in [
+                    name for name, kept in share.files.items() if self._is_old(name, kept)
+                ]:
+                    self._drop(name)
+                self._shrink(share)
 
-    def _is_old(self, kept: _Kept) -> bool:
-        return kept.made_at + self.ttl_s <= self._clock()
+    def use(self, owner: str = ANYONE) -> StorageUse:
+        with self._lock:
+            share = self._shares.get(_prefix(owner)) or _Share()
+            sizes = {name: kept.size for name, kept in share.files.items()}
+        return StorageUse.of(sizes, self._quota, self._starred())
+
+    def held(self) -> Collection[str]:
+        return frozenset(self._kept)
+
+    def _is_old(self, name: str, kept: _Kept) -> bool:
+        life = life_of(name, self.ttl_s)
+        return life is not None and kept.made_at + life <= self._clock()
 
     def _find(self, jump: float) -> None:
         """Take up what an earlier server left."""
@@ -203,9 +226,15 @@ class Results:
                 kept.path.unlink()
 
     def _shrink(self, share: _Share) -> None:
-        """Delete an owner's oldest files beyond the quota, but not the newest one."""
-        while share.size > self._quota and len(share.files) > 1:
-            self._drop(next(iter(share.files)))
+        """Delete an owner's outputs beyond the quota; later, while stars can't be read."""
+        if share.size <= self._quota:
+            return
+        with contextlib.suppress(StorageUnavailable):
+            for names in in_order(share.files, self._starred()):
+                for name in names:
+                    self._drop(name)
+                if share.size <= self._quota:
+                    return
 
     def _token(self, name: str) -> str:
         return hmac.new(self._secret, name.encode(), "sha256").hexdigest()[:32]
@@ -226,7 +255,7 @@ def _prefix(owner: str) -> str:
     """Owner in a file's name, which must neither contain a key's name nor grow with it."""
     if owner == ANYONE:
         return ""
-    return hashlib.sha256(owner.encode("utf-8", "replace")).hexdigest()[:16] + _MARK
+    return digest_of(owner) + _MARK
 
 
 def _checked(name: str) -> str:

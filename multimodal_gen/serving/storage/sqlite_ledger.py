@@ -6,15 +6,36 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from multimodal_gen.errors import InvalidRequest, NotFound
-from multimodal_gen.serving.records import FINAL, JobKind, JobRecord, PageOrder
+from multimodal_gen.serving.records import (
+    EVERYTHING,
+    FINAL,
+    JobKind,
+    JobRecord,
+    JobSearch,
+    PageOrder,
+)
 from multimodal_gen.serving.storage.failures import storing
-from multimodal_gen.serving.storage.ledger import IdempotencyKey, Notice, Page, same_request
-from multimodal_gen.serving.storage.rows import packed, record_of, row_of
+from multimodal_gen.serving.storage.ledger import (
+    IdempotencyKey,
+    Notice,
+    Page,
+    StoredFiles,
+    same_request,
+)
+from multimodal_gen.serving.storage.rows import (
+    packed,
+    record_of,
+    row_of,
+    starred_in,
+    stored_files_of,
+    tests_of,
+    words_in,
+)
 
 VERSION = 1
 _SCHEMA = f"""
@@ -55,6 +76,9 @@ CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (completed_at);
 CREATE INDEX IF NOT EXISTS jobs_of_owner_in_order ON jobs (owner, number);
 """
 """Added later: a file of this version may lack it."""
+_NEW_COLUMNS = {"starred": "BLOB NOT NULL DEFAULT x'90'", "words": "TEXT"}
+"""Also added later. x'90' is an empty list in msgpack."""
+_INDEXES = "CREATE INDEX IF NOT EXISTS jobs_starred ON jobs (number) WHERE starred <> x'90';"
 _OPENING_S = 5.0
 """Time for another program to let go of the file when it is opened; later, nothing waits."""
 
@@ -92,8 +116,24 @@ class SqliteLedger:
         if damage != "ok":
             raise sqlite3.DatabaseError(f"it is damaged; move it away or repair it ({damage})")
         self._db.executescript(_ADDED)
+        self._add_columns()
         for db in (self._db, self._reader):
             db.execute("PRAGMA busy_timeout = 0")
+
+    def _add_columns(self) -> None:
+        known = {row["name"] for row in self._db.execute("PRAGMA table_info(jobs)")}
+        for name, kind in _NEW_COLUMNS.items():
+            if name not in known:
+                self._db.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
+        self._db.executescript(_INDEXES)
+        rows = self._db.execute("SELECT number, request FROM jobs WHERE words IS NULL").fetchall()
+        if not rows:  # nothing waits for a lock
+            return
+        with self._writing():
+            self._db.executemany(
+                "UPDATE jobs SET words = ? WHERE number = ?",
+                [(words_in(row["request"]), row["number"]) for row in rows],
+            )
 
     def add(self, record: JobRecord, key: IdempotencyKey | None = None) -> JobRecord:
         with self._writing():
@@ -124,17 +164,17 @@ class SqliteLedger:
         after: str | None,
         limit: int,
         order: PageOrder,
+        search: JobSearch = EVERYTHING,
     ) -> Page:
-        wanted: dict[str, Any] = {"owner = ?": owner, "kind = ?": kind}
+        wanted = tests_of(owner, kind, search, "?", "instr")
         sign, direction = (">", "ASC") if order == "asc" else ("<", "DESC")
         with self._reading() as db:
             if after is not None:
-                wanted[f"number {sign} ?"] = _one(db, after, owner)["number"]
-            wanted = {test: value for test, value in wanted.items() if value is not None}
-            where = " AND ".join(wanted) or "1"
+                wanted.append((f"number {sign} ?", _one(db, after, owner)["number"]))
+            where = " AND ".join(test for test, _ in wanted) or "1"
             rows = db.execute(
                 f"SELECT * FROM jobs WHERE {where} ORDER BY number {direction} LIMIT ?",
-                [*wanted.values(), limit + 1],
+                [*(value for _, value in wanted), limit + 1],
             ).fetchall()
         return Page([record_of(row) for row in rows[:limit]], len(rows) > limit)
 
@@ -160,6 +200,29 @@ class SqliteLedger:
         )
         return changed.rowcount == 1
 
+    def revise(
+        self, job_id: str, owner: str | None, change: Callable[[JobRecord], Mapping[str, Any]]
+    ) -> JobRecord:
+        with self._writing():
+            record = record_of(_one(self._db, job_id, owner))
+            for name, value in (changes := change(record)).items():
+                self._db.execute(
+                    f"UPDATE jobs SET {name} = ? WHERE id = ?", (packed(name, value), job_id)
+                )
+        return record.updated(**changes)
+
+    def starred(self) -> set[str]:
+        with self._reading() as db:
+            rows = db.execute("SELECT id, starred FROM jobs WHERE starred <> x'90'").fetchall()
+        return starred_in(rows)
+
+    def stored_files(self) -> Sequence[StoredFiles]:
+        with self._reading() as db:
+            rows = db.execute(
+                "SELECT id, files, completed_at, expires_at FROM jobs WHERE status = 'completed'"
+            ).fetchall()
+        return stored_files_of(rows)
+
     def delete(self, job_id: str) -> None:
         with self._writing():
             self._db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
@@ -172,9 +235,13 @@ class SqliteLedger:
             ).fetchall()
         return [record_of(row) for row in rows]
 
-    def forget(self, completed_before: float) -> None:
+    def forget(self, before: float) -> None:
         with self._writing():
-            self._db.execute("DELETE FROM jobs WHERE completed_at < ?", (completed_before,))
+            self._db.execute(
+                "DELETE FROM jobs WHERE completed_at < ? "
+                "AND (status <> 'completed' OR expires_at < ?)",
+                (before, before),
+            )
 
     def claim_notices(self, limit: int, lease_s: float) -> Sequence[Notice]:
         now = time.monotonic()

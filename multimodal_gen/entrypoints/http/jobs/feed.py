@@ -8,7 +8,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from fastapi import Request
 
@@ -19,6 +19,7 @@ from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import NotFound, StorageUnavailable
 from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.serving.jobs import Jobs
+from multimodal_gen.serving.owner import digest_of
 from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.task import Task
 
@@ -30,26 +31,46 @@ TICK_S = 0.2
 _PREVIEW_QUALITY = 85
 
 
-class StartedTasks:
-    """An Observer that notifies feeds of started tasks, even very short ones."""
+T = TypeVar("T")
+Change = tuple[str, str]
+"""Id of a job, and the digest of its owner."""
+
+
+class _Listeners(Generic[T]):
+    """Queues of feeds, which all get what is told. Thread-safe."""
 
     def __init__(self) -> None:
-        self._listeners: list[deque[str]] = []
+        self._listeners: list[deque[T]] = []
 
     @contextlib.contextmanager
-    def listen(self) -> Iterator[deque[str]]:
-        """Yield a queue of ids of newly started tasks, to be taken from the left."""
-        started: deque[str] = deque()
-        self._listeners.append(started)
+    def listen(self) -> Iterator[deque[T]]:
+        """Yield a queue of what is told from now on, to be taken from the left."""
+        queue: deque[T] = deque()
+        self._listeners.append(queue)
         try:
-            yield started
+            yield queue
         finally:
             # By identity: two queues with the same content are equal.
-            self._listeners = [each for each in self._listeners if each is not started]
+            self._listeners = [each for each in self._listeners if each is not queue]
+
+    def tell(self, news: T) -> None:
+        for listener in self._listeners:
+            listener.append(news)
+
+
+class Changes(_Listeners[Change]):
+    """Notifies feeds of ended jobs that were changed or deleted."""
+
+    def hear(self, job_id: str, owner: str) -> None:
+        """`owner` is a digest."""
+        self.tell((job_id, owner))
+
+
+class StartedTasks(_Listeners[str]):
+    """An Observer that notifies feeds of started tasks, even very short ones."""
 
     def started(self, task: Task) -> None:
-        for listener in self._listeners:
-            listener.append(task.id)
+        self.tell(task.id)
 
     def made(self, task: Task, output: Output) -> None: ...
 
@@ -67,18 +88,20 @@ class _Shown:
 @dataclass(frozen=True)
 class JobFeed:
     """Events for the sender of `request`: `server` (its phase; number of their own and other queued
-    and running requests), `job` (a Job, when it starts and ends), `job.progress`, `job.preview` and
-    `job.deleted`. Ends when a stopping server has no work left."""
+    and running requests), `job` (a Job, when it starts and ends, and when one of its outputs is
+    starred or deleted), `job.progress`, `job.preview` and `job.deleted`. Ends when a stopping
+    server has no work left."""
 
     request: Request
     service: Service
     jobs: Jobs
     started_tasks: StartedTasks
+    changes: Changes
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         shown: dict[str, _Shown] = {}
         sent: dict[str, Any] = {}
-        with self.started_tasks.listen() as started:
+        with self.started_tasks.listen() as started, self.changes.listen() as changed:
             started.extend(self.jobs.alive)
             while True:
                 if (server := self._server()) != sent:
@@ -86,6 +109,8 @@ class JobFeed:
                     yield sse("server", server)
                 try:
                     async for event in self._tick(started, shown):
+                        yield event
+                    async for event in self._changed(changed):
                         yield event
                 except StorageUnavailable:
                     pass  # The rest follows with the next tick.
@@ -103,6 +128,16 @@ class JobFeed:
         for job_id in list(shown):
             async for event in self._news(job_id, shown):
                 yield event
+
+    async def _changed(self, changed: deque[Change]) -> AsyncIterator[bytes]:
+        """Events of ended jobs that were starred, or deleted, wherever that was asked for. Raises
+        like `_tick`."""
+        owner = owner_of(self.request)
+        while changed:
+            job_id, of = changed[0]
+            if owner.admin or of == digest_of(owner.name):
+                yield await self._whole(job_id) or sse("job.deleted", {"id": job_id})
+            changed.popleft()
 
     def _server(self) -> dict[str, Any]:
         owner = owner_of(self.request)

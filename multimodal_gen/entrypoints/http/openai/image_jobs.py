@@ -91,11 +91,12 @@ def job_reply(
 
 
 def _images(request: Request, record: JobRecord, results: ResultStore) -> Iterator[dict[str, Any]]:
-    pairs = zip(record.request.requests, record.files, strict=False)
-    for index, (req, name) in enumerate(pairs):
+    for index, req in enumerate(record.request.requests):
+        if not (names := record.files_of(index)):
+            continue
         revised, evaluations = record.revised_prompt(index), record.evaluations(index)
         yield {
-            "url": absolute_url(request, results.link(name, record.owner)),
+            "url": absolute_url(request, results.link(names[0], record.owner)),
             "seed": req.params.seed,
             **({} if revised is None else {"revised_prompt": revised}),
             **({} if evaluations is None else {"evaluations": evaluations}),

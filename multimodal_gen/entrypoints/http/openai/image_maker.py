@@ -31,6 +31,7 @@ from multimodal_gen.messages.pictures import Pixels
 from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import NO_PIXELS, Service
+from multimodal_gen.serving.storage.eviction import unlisted_life
 from multimodal_gen.serving.task import Task
 
 
@@ -109,7 +110,7 @@ class ImageMaker:
         def place(file: bytes) -> Mapping[str, Any]:
             owner = owner_of(request).name
             name = results.add(file, f".{encoding.format}", owner)
-            expires = int(time.time() + results.ttl_s)
+            expires = int(time.time() + unlisted_life(results.ttl_s))
             return {"url": absolute_url(request, results.link(name, owner)), "expires_at": expires}
 
         return place

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -17,11 +18,12 @@ from multimodal_gen.errors import NotFound
 from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.owner import Owner
-from multimodal_gen.serving.records import JobKind, JobRecord, PageOrder
+from multimodal_gen.serving.records import EVERYTHING, JobKind, JobRecord, JobSearch, PageOrder
 from multimodal_gen.serving.storage.ledger import Page
 from multimodal_gen.serving.storage.results import ResultStore
 from multimodal_gen.serving.task import Status, Task
 
+_WORDS = re.compile(r"[^\W_]+")
 _PRIVATE = {name for name, each in PARAMETERS.items() if each.spec.local}
 
 
@@ -59,11 +61,18 @@ class JobOutput(BaseModel):
     url: str | None
     """None until it is ready, and again after it has expired."""
     thumbnail_url: str | None
-    """For a video: one frame."""
+    """For a video: one frame; for a large image: a small one."""
+    file_name: str | None
+    """A name to save it under: words of the prompt, and the seed."""
+    starred: bool
+    deleted: bool
+    """Deleted alone; the others of the job keep their places in this list."""
 
 
 class Job(BaseModel):
-    """An accepted and stored request for images or a video."""
+    """An accepted and stored request for images or a video. `expires_at` is the time at which its
+    results are deleted by age, or were deleted; None if they are kept until that is asked for or
+    space is needed."""
 
     id: str
     object: Literal["job"]
@@ -135,13 +144,19 @@ def job_of(
 
 
 async def page_of(
-    jobs: Jobs, owner: Owner, kind: JobKind | None, after: str | None, limit: int, order: PageOrder
+    jobs: Jobs,
+    owner: Owner,
+    kind: JobKind | None,
+    after: str | None,
+    limit: int,
+    order: PageOrder,
+    search: JobSearch = EVERYTHING,
 ) -> Page:
     """A page of an owner's jobs; empty after a job that no longer exists, and for a limit of 0."""
     try:
         if limit == 0:
             return Page([], has_more=False)
-        return await jobs.page(owner, kind, after, limit, order)
+        return await jobs.page(owner, kind, after, limit, order, search)
     except NotFound:
         return Page([], has_more=False)
 
@@ -171,7 +186,7 @@ def progress_of(task: Task) -> dict[str, Any]:
 
 def _outputs(request: Request, record: JobRecord, results: ResultStore) -> Iterator[dict[str, Any]]:
     for index, req in enumerate(record.request.requests):
-        mine = [name for name in record.files if name.startswith(f"{record.id}-{index}.")]
+        mine = record.files_of(index)
         thumbnails = [name for name in mine[1:] if name.endswith(".webp")]
         yield {
             "seed": req.params.seed,
@@ -179,11 +194,23 @@ def _outputs(request: Request, record: JobRecord, results: ResultStore) -> Itera
             "evaluations": record.evaluations(index),
             "url": _link(request, record, results, mine),
             "thumbnail_url": _link(request, record, results, thumbnails),
+            "file_name": file_name(record, index),
+            "starred": index in record.starred,
+            "deleted": not record.has(index),
         }
 
 
+def file_name(record: JobRecord, index: int) -> str | None:
+    """Return the name under which an output is saved, if it is made."""
+    if not (mine := record.files_of(index)):
+        return None
+    params = record.request.requests[index].params
+    words = "-".join(_WORDS.findall(params.prompt.lower()))[:60].strip("-") or record.kind
+    return f"{words}-{params.seed}.{mine[0].rpartition('.')[2]}"
+
+
 def _link(
-    request: Request, record: JobRecord, results: ResultStore, names: list[str]
+    request: Request, record: JobRecord, results: ResultStore, names: Sequence[str]
 ) -> str | None:
     if not names or not results.offers(names[0], record.owner, record.expires_at):
         return None

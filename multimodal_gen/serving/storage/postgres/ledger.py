@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
 
@@ -20,13 +20,32 @@ import psycopg
 from multimodal_gen.configs.redacted_url import redacted
 from multimodal_gen.errors import InvalidRequest, NotFound
 from multimodal_gen.serving.fronts.news import News, added, cancel_asked, ended
-from multimodal_gen.serving.records import JobKind, JobRecord, PageOrder
-from multimodal_gen.serving.storage.ledger import IdempotencyKey, Notice, Page, same_request
+from multimodal_gen.serving.records import (
+    EVERYTHING,
+    JobKind,
+    JobRecord,
+    JobSearch,
+    PageOrder,
+)
+from multimodal_gen.serving.storage.ledger import (
+    IdempotencyKey,
+    Notice,
+    Page,
+    StoredFiles,
+    same_request,
+)
 from multimodal_gen.serving.storage.postgres import statements
 from multimodal_gen.serving.storage.postgres.connections import Connection, Connections, Row
 from multimodal_gen.serving.storage.postgres.migrations import NewerSchema, migrate
 from multimodal_gen.serving.storage.postgres.statements import RECORD
-from multimodal_gen.serving.storage.rows import packed, record_of, row_of
+from multimodal_gen.serving.storage.rows import (
+    packed,
+    record_of,
+    row_of,
+    starred_in,
+    stored_files_of,
+    tests_of,
+)
 
 LEASE_S = 2.4
 """Time for which a front holds a job after each renewal."""
@@ -143,19 +162,19 @@ class PostgresLedger:
         after: str | None,
         limit: int,
         order: PageOrder,
+        search: JobSearch = EVERYTHING,
     ) -> Page:
-        wanted: dict[str, Any] = {"owner = %s": owner, "kind = %s": kind}
+        wanted = tests_of(owner, kind, search, "%s", "strpos")
         sign, direction = (">", "ASC") if order == "asc" else ("<", "DESC")
         with self._connections.one() as db:
             if after is not None:
-                wanted[f"number {sign} %s"] = _one(db, after, owner)["number"]
-            wanted = {test: value for test, value in wanted.items() if value is not None}
-            where = " AND ".join(wanted) or "true"
+                wanted.append((f"number {sign} %s", _one(db, after, owner)["number"]))
+            where = " AND ".join(test for test, _ in wanted) or "true"
             rows = db.execute(
                 _sql(
                     f"SELECT {RECORD} FROM jobs WHERE {where} ORDER BY number {direction} LIMIT %s"
                 ),
-                [*wanted.values(), limit + 1],
+                [*(value for _, value in wanted), limit + 1],
             ).fetchall()
         return Page([record_of(row) for row in rows[:limit]], len(rows) > limit)
 
@@ -198,16 +217,36 @@ class PostgresLedger:
         )
         return changed.rowcount == 1
 
+    def revise(
+        self, job_id: str, owner: str | None, change: Callable[[JobRecord], Mapping[str, Any]]
+    ) -> JobRecord:
+        with self._connections.transaction() as db:
+            record = record_of(_one(db, job_id, owner, "FOR UPDATE"))
+            for name, value in (changes := change(record)).items():
+                db.execute(
+                    _sql(f"UPDATE jobs SET {name} = %s WHERE id = %s"),
+                    (packed(name, value), job_id),
+                )
+        return record.updated(**changes)
+
+    def starred(self) -> set[str]:
+        with self._connections.one() as db:
+            return starred_in(db.execute(statements.STARRED).fetchall())
+
+    def stored_files(self) -> Sequence[StoredFiles]:
+        with self._connections.one() as db:
+            return stored_files_of(db.execute(statements.STORED_FILES).fetchall())
+
     def delete(self, job_id: str) -> None:
         with self._connections.transaction() as db:
             db.execute("DELETE FROM jobs WHERE id = %s", (job_id,))
             self._tell(db, ended(job_id))
 
-    def forget(self, completed_before: float) -> None:
+    def forget(self, before: float) -> None:
         deleted = _BATCH
         while deleted == _BATCH:
             with self._connections.one() as db:
-                given = (completed_before, _BATCH)
+                given = (before, before, _BATCH)
                 deleted = db.execute(statements.FORGET, given).rowcount
 
     # -- leases
@@ -327,13 +366,11 @@ class _KeyUsed(Exception):
     """Another job has the idempotency key."""
 
 
-def _one(db: Connection, job_id: str, owner: str | None) -> Row:
+def _one(db: Connection, job_id: str, owner: str | None, lock: str = "") -> Row:
     row = None
     if _ID.fullmatch(job_id):
-        row = db.execute(
-            _sql(f"SELECT {RECORD} FROM jobs WHERE id = %s AND owner = coalesce(%s::text, owner)"),
-            (job_id, owner),
-        ).fetchone()
+        one = f"SELECT {RECORD} FROM jobs WHERE id = %s AND owner = coalesce(%s::text, owner) "
+        row = db.execute(_sql(one + lock), (job_id, owner)).fetchone()
     if row is None:
         raise NotFound(f"no job {job_id[:100]!r}")
     return row

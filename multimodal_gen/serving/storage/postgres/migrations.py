@@ -6,6 +6,7 @@ import psycopg
 
 from multimodal_gen.errors import MultimodalGenError
 from multimodal_gen.serving.storage.postgres.connections import Connection
+from multimodal_gen.serving.storage.rows import words_in
 
 _LOCK = 0x6D6D67656E  # "mmgen": of fronts that start at once, one changes the tables
 _VERSIONS = """
@@ -61,6 +62,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX notices_by_time ON notices (due_at);
     CREATE TABLE secrets (name TEXT PRIMARY KEY, value BYTEA NOT NULL);
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN starred BYTEA NOT NULL DEFAULT '\\x90';
+    ALTER TABLE jobs ADD COLUMN words TEXT;
+    CREATE INDEX jobs_starred ON jobs (number) WHERE starred <> '\\x90';
+    """,
 )
 """Step `i` leads to version `i + 1`. Published steps never change; a new one is added at the end,
 and must leave tables that the version before it can still use, for rolling upgrades."""
@@ -85,3 +91,12 @@ def migrate(db: Connection) -> None:
         for number in range(version, len(MIGRATIONS)):
             db.execute(psycopg.sql.SQL(MIGRATIONS[number]))
             db.execute("INSERT INTO schema_versions (version) VALUES (%s)", (number + 1,))
+    _fill_words(db)
+
+
+def _fill_words(db: Connection) -> None:
+    """Make jobs that an older version stored searchable."""
+    rows = db.execute("SELECT number, request FROM jobs WHERE words IS NULL").fetchall()
+    for row in rows:
+        given = (words_in(row["request"]), row["number"])
+        db.execute("UPDATE jobs SET words = %s WHERE number = %s", given)

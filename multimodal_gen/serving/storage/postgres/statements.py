@@ -61,7 +61,16 @@ WHERE front = %s AND NOT done AND (%s::text[] IS NULL OR id = ANY(%s::text[]))
 """
 
 FORGET = """
-DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE completed_at < %s LIMIT %s)
+DELETE FROM jobs WHERE id IN (
+    SELECT id FROM jobs WHERE completed_at < %s AND (status <> 'completed' OR expires_at < %s)
+    LIMIT %s
+)
+"""
+
+STARRED = "SELECT id, starred FROM jobs WHERE starred <> '\\x90'"
+
+STORED_FILES = """
+SELECT id, files, completed_at, expires_at FROM jobs WHERE status = 'completed'
 """
 
 CLAIM_NOTICES = """
