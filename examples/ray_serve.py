@@ -14,8 +14,12 @@ from collections.abc import Mapping, Sequence
 import httpx2 as httpx
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
-from ray import serve
 from starlette.background import BackgroundTask
+
+try:
+    from ray import serve
+except ImportError as error:
+    sys.exit(f'{error}: pip install "ray[serve]"')
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
@@ -74,3 +78,7 @@ class Server:
 def app(settings: Mapping[str, Sequence[str]]) -> serve.Application:
     """What `import_path` names, with its `args`."""
     return Server.bind(settings.get("options", []))
+
+
+if __name__ == "__main__":
+    sys.exit("Ray starts it: serve run deploy/ray-serve.yaml")
