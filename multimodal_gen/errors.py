@@ -39,6 +39,9 @@ class MultimodalGenError(Exception):
         self.siblings: list[Any] = []
         """For a list of prompts: one entry per prompt, a result or the error in its place."""
 
+    def __str__(self) -> str:
+        return self.message
+
 
 class InvalidRequest(MultimodalGenError):
     """A field of a request, or of the server's arguments, has a disallowed value."""
@@ -54,8 +57,13 @@ class InvalidRequest(MultimodalGenError):
 
 
 def _shown(value: object) -> str:
+    """A value in one line, without what it holds if that is a file or an array."""
+    if isinstance(value, bytes):
+        return f"<{len(value)} bytes>"
+    if (shape := getattr(value, "shape", None)) is not None and hasattr(value, "dtype"):
+        return f"<{type(value).__name__} of {value.dtype}, shape {tuple(shape)}>"
     try:
-        return repr(value)
+        return " ".join(repr(value).split("\n"))
     except ValueError:  # an integer of more digits than Python prints
         return f"a {type(value).__name__} that is too large to show"
 

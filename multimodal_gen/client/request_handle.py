@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Update:
     """Progress of a request; `preview` is [H, W, 3] uint8 if one was requested and is new."""
 
@@ -35,7 +35,7 @@ class Update:
     """How its evaluations are run, once it is begun."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Output:
     """Result of a request: `pixels` [F, H, W, 3] uint8; F is 0 for sound alone."""
 
@@ -59,6 +59,17 @@ class Output:
     """Numbers of evaluations that were computed, and extrapolated."""
     usage: Usage | None = None
     """What it cost."""
+
+    def __repr__(self) -> str:
+        frames, height, width = self.pixels.shape[:3]
+        sound = "" if self.audio is None else ", with sound"
+        return f"Output({size_text(frames, width, height)}, seed={self.seed}{sound})"
+
+
+def size_text(frames: int, width: int, height: int) -> str:
+    """Such as 96x96, 49 frames of 832x480, or nothing for sound alone."""
+    size = f"{width}x{height}"
+    return f"{frames} frames of {size}" if frames > 1 else size if frames else "no picture"
 
 
 def warnings_of(outputs: Sequence[Output]) -> tuple[RequestWarning, ...]:

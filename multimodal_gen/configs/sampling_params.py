@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from multimodal_gen.configs.control.choice import ControlChoice
+from multimodal_gen.configs.declarations.short_repr import short_repr
+from multimodal_gen.configs.declarations.similar_names import similar_name
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.parameter_spec import ParameterSpec
 from multimodal_gen.configs.parameters import parameters_of
@@ -62,6 +65,8 @@ class SamplingParams(InputParameters, GuidanceParameters, StepParameters, Output
 
     def __post_init__(self) -> None:
         for name, parameter in PARAMETERS.items():
+            if parameter.spec.local:
+                object.__setattr__(self, name, _as_text(getattr(self, name)))
             parameter.check_type(getattr(self, name))
         object.__setattr__(self, "lora", tuple(map(LoraChoice.of, _listed(self.lora))))
         object.__setattr__(self, "control", tuple(map(ControlChoice.of, _listed(self.control))))
@@ -71,9 +76,12 @@ class SamplingParams(InputParameters, GuidanceParameters, StepParameters, Output
         paths = [self.image_path] if isinstance(self.image_path, str) else self.image_path
         object.__setattr__(self, "image_path", tuple(paths or ()) or None)
 
+    def __repr__(self) -> str:
+        return short_repr(self)
+
     @classmethod
     def from_fields(cls, **given: Any) -> SamplingParams:
-        """Construct from fields. Raises InvalidRequest, which lists the known names, for others."""
+        """Construct from fields. Raises InvalidRequest for other names."""
         return cls().updated(**given)
 
     @property
@@ -82,12 +90,22 @@ class SamplingParams(InputParameters, GuidanceParameters, StepParameters, Output
         return self.sigmas[:-1] if self.sigmas and self.sigmas[-1] == 0 else self.sigmas
 
     def updated(self, **given: Any) -> SamplingParams:
-        """Return a copy with these fields. Raises InvalidRequest, which lists the known names."""
+        """Return a copy with these fields. Raises InvalidRequest for a name that is not known,
+        with the one that it resembles, or all."""
         for name in given:
             if name not in PARAMETERS:
-                allowed = f"unknown; allowed are {', '.join(PARAMETERS)}"
-                raise InvalidRequest(name, given[name], allowed)
+                nearest = similar_name(name, PARAMETERS)
+                known = f"allowed are {', '.join(PARAMETERS)}"
+                hint = known if nearest is None else f"did you mean {nearest}?"
+                raise InvalidRequest(name, given[name], f"unknown; {hint}")
         return replace(self, **given)
+
+
+def _as_text(given: Any) -> Any:
+    """A path, or several, as text."""
+    if isinstance(given, list | tuple):
+        return tuple(map(_as_text, given))
+    return os.fspath(given) if isinstance(given, os.PathLike) else given
 
 
 def _listed(given: Any) -> Sequence[Any]:

@@ -11,6 +11,7 @@ from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
 from multimodal_gen.configs.arguments.machine_args import MachineArgs
+from multimodal_gen.configs.declarations.short_repr import short_repr
 from multimodal_gen.configs.model_spec import ModelSpec, model_specs
 from multimodal_gen.configs.redacted_url import redacted
 
@@ -29,6 +30,9 @@ class ServerArgs(LimitArgs, KeyArgs, JobArgs, HttpArgs, FleetArgs, MachineArgs, 
         engines = sum(spec.replicas for spec in self.models)
         if engines > 1:
             self.require("must be 1 with several engines here", lambda n: n == 1, "nnodes")
+
+    def __repr__(self) -> str:
+        return short_repr(self, secret=(*SECRETS, *URLS))
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:

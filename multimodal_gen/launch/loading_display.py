@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
@@ -17,7 +18,10 @@ _WORTH_A_LINE = 10**9
 class LoadingDisplay:
     """Writes to stderr. A context manager; the bar disappears at its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_bar: Callable[..., tqdm[Any]] | None = None) -> None:
+        """`make_bar` makes the bar, which is then shown also where there is no terminal."""
+        self._wants_bar = make_bar is not None or sys.stderr.isatty()
+        self._make_bar = make_bar or tqdm
         self._bar: tqdm[Any] | None = None
         self._component = ""
 
@@ -34,7 +38,7 @@ class LoadingDisplay:
 
     def show(self, progress: LoadingProgress) -> None:
         """Show the newest progress."""
-        if sys.stderr.isatty():
+        if self._wants_bar:
             self._draw(progress)
         elif progress.total_bytes >= _WORTH_A_LINE and progress.component != self._component:
             self._component = progress.component
@@ -45,7 +49,8 @@ class LoadingDisplay:
             return
         if self._bar is None:
             shown = "loading {desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} GB"
-            self._bar = tqdm(total=progress.total_bytes / 1e9, leave=False, bar_format=shown)
+            size = progress.total_bytes / 1e9
+            self._bar = self._make_bar(total=size, leave=False, bar_format=shown)
         self._bar.set_description(progress.component, refresh=False)
         self._bar.n = progress.loaded_bytes / 1e9
         self._bar.refresh()

@@ -99,6 +99,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "float32"
     device: str = "cpu"
 
+    def __repr__(self) -> str:
+        return f"ModelInfo({self.name!r}, family={self.family!r}, tasks={self.tasks})"
+
     @property
     def makes_videos(self) -> bool:
         return any(task.endswith("-to-video") for task in self.tasks)

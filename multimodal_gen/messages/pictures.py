@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count, takewhile
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
@@ -25,6 +26,7 @@ Pictures = Mapping[str, FrameHeader]
 """Input images and video by name, without their pixels."""
 Pixels = Mapping[str, "np.ndarray[Any, Any]"]
 """Input images and video by name."""
+NO_PIXELS: Pixels = MappingProxyType({})
 T = TypeVar("T")
 
 _SHAPES = {

@@ -56,14 +56,22 @@ class Destination:
     """Number of the first output in a folder; None if `path` is a file."""
 
     @classmethod
-    def of(cls, path: str | Path, *, count: int, video: bool, sound: bool = False) -> Destination:
-        """`sound`: outputs have some. Raises InvalidRequest if the suffix does not suit this kind
-        of output."""
+    def of(
+        cls,
+        path: str | Path,
+        *,
+        count: int,
+        video: bool,
+        sound: bool = False,
+        field: str = "output_path",
+    ) -> Destination:
+        """`sound`: outputs have some. Raises InvalidRequest, which names `field`, if the suffix
+        does not suit this kind of output."""
         named, path = str(path), Path(path)
         folder = is_folder(named)
         suffixes = (*(_VIDEOS if video else _PICTURES), *((_SOUND,) if sound else ()))
         if not folder and path.suffix.lower() not in suffixes:
-            raise _wrong_suffix(named, "a video" if video else "a picture", suffixes)
+            raise _wrong_suffix(field, named, "a video" if video else "a picture", suffixes)
         return cls(path, count, video, _next_number(path) if folder else None)
 
     def write(self, index: int, output: Output, recipe: Recipe | None) -> Path:
@@ -135,7 +143,7 @@ def check_suffix(path: str) -> None:
     """Raise InvalidRequest if `path` can be neither an image, a video, sound nor a folder."""
     suffixes = (*_PICTURES, *_VIDEOS, _SOUND)
     if not is_folder(path) and Path(path).suffix.lower() not in suffixes:
-        raise _wrong_suffix(path, "an output", suffixes)
+        raise _wrong_suffix("output_path", path, "an output", suffixes)
 
 
 def check_writable(path: str) -> None:
@@ -155,9 +163,9 @@ def is_folder(path: str) -> bool:
     return path.endswith(os.sep) or not Path(path).suffix or Path(path).is_dir()
 
 
-def _wrong_suffix(path: str, kind: str, suffixes: tuple[str, ...]) -> InvalidRequest:
+def _wrong_suffix(field: str, path: str, kind: str, suffixes: tuple[str, ...]) -> InvalidRequest:
     allowed = f"{kind} must end in {', '.join(suffixes)}, or be a folder"
-    return InvalidRequest("output_path", path, allowed)
+    return InvalidRequest(field, path, allowed)
 
 
 def _next_number(folder: Path) -> int:

@@ -16,7 +16,7 @@ from multimodal_gen.configs.arguments.job_args import JobArgs
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.errors import StorageUnavailable
-from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.pictures import NO_PIXELS, Pixels
 from multimodal_gen.serving.fronts.alone import OnlyFront
 from multimodal_gen.serving.fronts.front import Front
 from multimodal_gen.serving.fronts.runner import JobRunner
@@ -31,7 +31,7 @@ from multimodal_gen.serving.records import (
     PageOrder,
 )
 from multimodal_gen.serving.rendering import Render, render
-from multimodal_gen.serving.service import NO_PIXELS, Service
+from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.shelf import Shelf
 from multimodal_gen.serving.storage.ledger import IdempotencyKey, Page, same_request
 from multimodal_gen.serving.storage.persistence import STORAGE_ERRORS

@@ -9,7 +9,6 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 from multimodal_gen.client.request_handle import Output, RequestEvent, copy_of
 from multimodal_gen.client.scheduler_client import SchedulerClient
@@ -22,7 +21,7 @@ from multimodal_gen.errors import (
     MultimodalGenError,
 )
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import Pixels, headers_of
+from multimodal_gen.messages.pictures import NO_PIXELS, Pixels, headers_of
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.validation import requests_of, with_lora_defaults
 from multimodal_gen.serving.dispatch.dispatcher import Dispatcher, QueueLimits
@@ -39,7 +38,6 @@ from multimodal_gen.serving.owner import Owner, Share
 from multimodal_gen.serving.task import Task
 
 log = logging.getLogger(__name__)
-NO_PIXELS: Pixels = MappingProxyType({})
 RETRY_S = 5.0
 """Suggested retry delay while there is no engine."""
 IN_FLIGHT_PER_BATCH = 4

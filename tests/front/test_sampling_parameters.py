@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import fields, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,17 +19,21 @@ from places import ROOT
 from snippets import titled
 
 import multimodal_gen
+from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.parameter_reference import reference_rows
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.configs.write_types import FILES
 from multimodal_gen.entrypoints.http.openai.schema import EditsRequest, ImagesRequest
 from multimodal_gen.entrypoints.http.openai.video_schema import VideosRequest
+from multimodal_gen.entrypoints.python.engine_keywords import EngineKeywords
+from multimodal_gen.entrypoints.python.inputs import InputKeywords
 from multimodal_gen.entrypoints.python.sampling_keywords import SamplingKeywords
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
 from multimodal_gen.messages.validation import resolve, validate
 
+INPUTS = InputKeywords.__annotations__.keys()
 PACKAGE = Path(multimodal_gen.__file__).parent
 MODEL = ModelInfo(
     name="a",
@@ -51,6 +55,8 @@ from multimodal_gen.configs.parameter_reference import reference_rows
 from multimodal_gen.entrypoints.cli.main import main
 from multimodal_gen.entrypoints.http.hugging_face.body import understood
 from multimodal_gen.entrypoints.http.openai.schema import ImagesRequest
+from multimodal_gen.entrypoints.python.engine_keywords import EngineKeywords
+from multimodal_gen.entrypoints.python.inputs import InputKeywords
 from multimodal_gen.entrypoints.python.sampling_keywords import SamplingKeywords
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
@@ -181,7 +187,14 @@ def test_http_bodies_have_every_parameter_but_paths(body: Any) -> None:
 
 
 def test_keywords_are_all_parameters_but_the_prompt() -> None:
-    assert ["prompt", *get_type_hints(SamplingKeywords)] == list(PARAMETERS)
+    names = [name for name in SamplingKeywords.__annotations__ if name not in INPUTS]
+    assert ["prompt", *names] == list(PARAMETERS)
+    assert SamplingKeywords.__annotations__.keys() >= INPUTS
+
+
+def test_keywords_of_from_pretrained_are_all_arguments_of_an_engine() -> None:
+    names = ["model_path", *EngineKeywords.__annotations__]
+    assert names == [field.name for field in fields(EngineArgs)]
 
 
 def test_the_reference_has_every_parameter() -> None:

@@ -10,9 +10,8 @@ from multimodal_gen.client.request_handle import RequestHandle
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.launch.engine_process import EngineProcess
-from multimodal_gen.messages.pictures import Pixels, headers_of
+from multimodal_gen.messages.pictures import NO_PIXELS, Pixels, headers_of
 from multimodal_gen.messages.validation import requests_of
-from multimodal_gen.serving.service import NO_PIXELS
 
 
 def start_engine(**args: object) -> EngineProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
@@ -46,6 +47,9 @@ class ArgumentGroup:
 
     def _check_type(self, name: str, kind: Any) -> None:
         value = getattr(self, name)
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
+            object.__setattr__(self, name, value)
         if isinstance(value, str) and not _is_unicode(value):
             raise InvalidRequest(name, "…", "must be valid Unicode")
         try:

@@ -9,6 +9,7 @@ from typing import Literal
 from multimodal_gen.configs.arguments.argument_group import ArgumentGroup
 from multimodal_gen.configs.arguments.devices import Device, refuse_other_devices
 from multimodal_gen.configs.attention import AttentionBackend
+from multimodal_gen.configs.declarations.short_repr import short_repr
 from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.errors import InvalidRequest
 
@@ -95,6 +96,9 @@ class EngineArgs(ArgumentGroup):
         allowed = f"must be more than 0 and at most {LONGEST_STEP_S} seconds"
         self.require(allowed, lambda seconds: 0 < seconds <= LONGEST_STEP_S, "step_timeout")
         self._check_ranks()
+
+    def __repr__(self) -> str:
+        return short_repr(self)
 
     @property
     def component_files(self) -> dict[str, str]:

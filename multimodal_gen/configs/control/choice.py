@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from multimodal_gen.configs.lora.choice import NUMBER, numbers_in
@@ -53,6 +54,8 @@ class ControlChoice:
         if not isinstance(given, cls) or not isinstance(given.name, str) or not given.name:
             raise InvalidRequest("control", given, _ALLOWED)
         numbers_in("control", given, _NUMBERS)
+        if isinstance(given.image, os.PathLike):
+            given = replace(given, image=os.fspath(given.image))
         for name in ("image", "mode"):
             if not isinstance(text := getattr(given, name), str | None):
                 raise InvalidRequest("control", text, f"{name} must be text")

@@ -20,16 +20,26 @@ class InputParameters:
             help="Input images, in order",
             needs=("image_model",),
             local=True,
-            keyword_type="str | Sequence[str]",
+            keyword_type="UserPath | Sequence[UserPath]",
         ),
     ] = None
     last_image_path: Annotated[
         str | None,
-        ParameterSpec(help="Last frame of the video", needs=("parameter", "image"), local=True),
+        ParameterSpec(
+            help="Last frame of the video",
+            needs=("parameter", "image"),
+            local=True,
+            keyword_type="UserPath",
+        ),
     ] = None
     mask_path: Annotated[
         str | None,
-        ParameterSpec(help="Mask: white is repainted, black is kept", needs=("image",), local=True),
+        ParameterSpec(
+            help="Mask: white is repainted, black is kept",
+            needs=("image",),
+            local=True,
+            keyword_type="UserPath",
+        ),
     ] = None
     image_use: Annotated[
         ImageUse | None,
@@ -41,7 +51,12 @@ class InputParameters:
     ] = None
     video_path: Annotated[
         str | None,
-        ParameterSpec(help="Video to start from or to follow", needs=("parameter",), local=True),
+        ParameterSpec(
+            help="Video to start from or to follow",
+            needs=("parameter",),
+            local=True,
+            keyword_type="UserPath",
+        ),
     ] = None
     conditioning_scale: Annotated[
         float | None,

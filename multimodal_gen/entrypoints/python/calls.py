@@ -14,7 +14,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
 from multimodal_gen.entrypoints.python.pictures import open_pictures
 from multimodal_gen.errors import EngineNotReady, MultimodalGenError, QueueFull
-from multimodal_gen.messages.pictures import Pixels, headers_of
+from multimodal_gen.messages.pictures import NO_PIXELS, Pixels, headers_of
 from multimodal_gen.messages.validation import outputs_of, resolve
 from multimodal_gen.postprocess.images import to_pil
 from multimodal_gen.serving.owner import Owner
@@ -30,18 +30,25 @@ RETRY_S = 1.0
 R = TypeVar("R")
 
 
-async def generate_one(client: SchedulerClient, params: SamplingParams) -> GenerationResult:
-    """Submit a prompt and wait for all outputs; cancel them if the wait is cancelled."""
-    params, pixels = _resolve(client, params)
+async def generate_one(
+    client: SchedulerClient, params: SamplingParams, given: Pixels = NO_PIXELS
+) -> GenerationResult:
+    """Submit a prompt and wait for all outputs; cancel them if the wait is cancelled. `given` are
+    inputs that `params` does not name by path."""
+    params, pixels = _resolve(client, params, given)
     async with _submitted(client, params, pixels) as task:
         return _result(client, params, pixels, await task.wait())
 
 
 async def stream_one(
-    client: SchedulerClient, params: SamplingParams, *, previews: bool
+    client: SchedulerClient,
+    params: SamplingParams,
+    given: Pixels = NO_PIXELS,
+    *,
+    previews: bool = False,
 ) -> AsyncGenerator[Progress | GenerationResult, None]:
     """Generate as `generate_one`, and yield the latest progress; leaving the loop cancels."""
-    params, pixels = _resolve(client, params)
+    params, pixels = _resolve(client, params, given)
     async with aclosing(stream_resolved(client, params, pixels, previews=previews)) as events:
         async for event in events:
             yield event
@@ -87,10 +94,13 @@ async def run_all(
     return await asyncio.gather(*(one(index) for index in range(len(items))))
 
 
-def _resolve(client: SchedulerClient, params: SamplingParams) -> tuple[SamplingParams, Pixels]:
+def _resolve(
+    client: SchedulerClient, params: SamplingParams, given: Pixels
+) -> tuple[SamplingParams, Pixels]:
     if client.model is None:
         raise client.died or EngineNotReady("the model is still loading")
-    params, pixels = open_pictures(params)
+    params, opened = open_pictures(params)
+    pixels = {**opened, **given}
     return resolve(params, client.model, headers_of(pixels)), pixels
 
 

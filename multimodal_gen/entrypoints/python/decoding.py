@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -53,9 +54,7 @@ def decode_picture(
     The format is determined by content, and the size is checked before pixels are decoded. Raises
     InvalidRequest for data that is not an image, damaged or too large, QueueFull.
     """
-    import numpy as np
-
-    return _decoded(data, field, max_pixels, lambda picture: np.asarray(picture.convert(mode)))
+    return counted(lambda memory: _array(_open(data, field, max_pixels, memory), mode))
 
 
 def decode_mask(
@@ -66,7 +65,31 @@ def decode_mask(
     A mask with transparency changes transparent parts, as in OpenAI's API; one without changes
     white parts. Raises InvalidRequest, QueueFull.
     """
-    return _decoded(data, field, max_pixels, _mask_of)
+    return counted(lambda memory: _mask_of(_open(data, field, max_pixels, memory)))
+
+
+def picture_pixels(picture: Image, field: str) -> np.ndarray[Any, Any]:
+    """uint8 [H, W, 3] of an image in memory, as `decode_picture` returns it of a file."""
+    return _array(_prepared(picture, field), "RGB")
+
+
+def mask_pixels(picture: Image, field: str) -> np.ndarray[Any, Any]:
+    """uint8 [H, W] of an image in memory, as `decode_mask` returns it of a file."""
+    return _mask_of(_prepared(picture, field))
+
+
+def _prepared(picture: Image, field: str) -> Image:
+    from PIL import ImageOps
+
+    with _refusing_damaged(field, picture):
+        _check_size(picture, field, MAX_INPUT_PIXELS)
+        return _fitting(_eight_bits(ImageOps.exif_transpose(picture)))
+
+
+def _array(picture: Image, mode: Mode) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    return np.asarray(picture.convert(mode))
 
 
 def _mask_of(picture: Image) -> np.ndarray[Any, Any]:
@@ -78,12 +101,6 @@ def _mask_of(picture: Image) -> np.ndarray[Any, Any]:
     if alpha.min() < 255:
         return np.ascontiguousarray(255 - alpha)
     return np.asarray(picture.convert("RGB").convert("L"))
-
-
-def _decoded(
-    data: bytes, field: str, max_pixels: int, convert: Callable[[Image], np.ndarray[Any, Any]]
-) -> np.ndarray[Any, Any]:
-    return counted(lambda memory: convert(_open(data, field, max_pixels, memory)))
 
 
 def counted(decode: Callable[[PictureMemory | None], np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
@@ -111,19 +128,30 @@ def count_until_freed(image: T, size: int) -> T:
 def _open(data: bytes, field: str, max_pixels: int, memory: PictureMemory | None) -> Image:
     from PIL import Image, ImageOps
 
-    shown = f"{len(data)} bytes"
-    try:
+    with _refusing_damaged(field, f"{len(data)} bytes"):
         _support_heic(data, field)
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            count = picture.width * picture.height
-            if count > max_pixels:
-                size = f"{picture.width}x{picture.height}"
-                raise InvalidRequest(field, size, f"must have at most {max_pixels} pixels")
+            count = _check_size(picture, field, max_pixels)
             if memory is not None:
                 memory.take(DECODING_BYTES * count)
             picture.load()
             ImageOps.exif_transpose(picture, in_place=True)  # the other way always copies
             return _fitting(_eight_bits(picture))
+
+
+def _check_size(picture: Image, field: str, max_pixels: int) -> int:
+    """Return the number of pixels. Raises InvalidRequest for too many."""
+    count = picture.width * picture.height
+    if count > max_pixels:
+        size = f"{picture.width}x{picture.height}"
+        raise InvalidRequest(field, size, f"must have at most {max_pixels} pixels")
+    return count
+
+
+@contextmanager
+def _refusing_damaged(field: str, shown: object) -> Iterator[None]:
+    try:
+        yield
     except (InvalidRequest, QueueFull):
         raise
     except Exception:

@@ -20,10 +20,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+from multimodal_gen.entrypoints.python.notebook import (
+    described,
+    result_html,
+    result_png,
+    results_html,
+)
+
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Progress:
     """Progress of a call, for all of its outputs together."""
 
@@ -36,10 +43,15 @@ class Progress:
     preview: Image | None = None
     """Current estimate of the image; None unless requested and new, and for videos."""
 
+    def __repr__(self) -> str:
+        eta = "" if self.eta is None else f", {self.eta:.1f} s left"
+        preview = "" if self.preview is None else ", with preview"
+        return f"Progress({self.phase or 'waiting'}: {self.step} of {self.total}{eta}{preview})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class GenerationResult:
-    """Outputs of one prompt."""
+    """Outputs of one prompt. A notebook shows them, with their seeds and settings."""
 
     outputs: tuple[Output, ...]
     """Outputs from the engine: each with pixels, seed, timings and batch sizes."""
@@ -48,6 +60,16 @@ class GenerationResult:
     model: str
     pictures: tuple[str, ...] = ()
     """Names of the input images and video: image, image_2, …, last_image, mask, video."""
+
+    def __repr__(self) -> str:
+        return f"GenerationResult({described(self)})"
+
+    def _repr_html_(self) -> str:
+        return result_html(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """Encode the outputs side by side, for viewers without HTML; None for videos."""
+        return result_png(self)
 
     @property
     def images(self) -> list[Image]:
@@ -134,7 +156,7 @@ class GenerationResult:
         """
         sound = self.audio is not None
         destination = Destination.of(
-            path, count=len(self.outputs), video=self._is_video, sound=sound
+            path, count=len(self.outputs), video=self._is_video, sound=sound, field="path"
         )
         for warning in destination.warnings(self.outputs[0]):
             log.warning("%s", warning)
@@ -150,3 +172,10 @@ class GenerationResult:
     @property
     def _is_video(self) -> bool:
         return len(self.outputs[0].pixels) > 1
+
+
+class GenerationResults(list[GenerationResult]):
+    """Results of a list of prompts, in its order. A notebook shows them as a grid."""
+
+    def _repr_html_(self) -> str:
+        return results_html(self)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any, TypeVar
 
 from multimodal_gen.client.own_process import OwnProcess
 from multimodal_gen.errors import EngineNotReady
 
+MEANWHILE_S = 0.1
 CLOSED = "the generator was closed"
 
 T = TypeVar("T")
@@ -28,10 +29,15 @@ class LoopThread:
         self._thread.start()
         self._started.wait()
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Wait for a coroutine; an interruption of the wait (Ctrl-C) cancels it."""
+    def run(
+        self, coroutine: Coroutine[Any, Any, T], meanwhile: Callable[[], None] | None = None
+    ) -> T:
+        """Wait for a coroutine, and call `meanwhile` from time to time; an interruption of the wait
+        (Ctrl-C) cancels it."""
         future = self.start(coroutine)
         try:
+            while meanwhile is not None and not wait([future], MEANWHILE_S).done:
+                meanwhile()
             return future.result()
         except CancelledError:
             raise EngineNotReady(CLOSED) from None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import SamplingParams
-from multimodal_gen.configs.user_path import user_path
+from multimodal_gen.configs.user_path import UserPath, user_path
 from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_picture
 from multimodal_gen.entrypoints.python.video_decoding import decode_video
 from multimodal_gen.errors import InvalidRequest
@@ -17,21 +17,23 @@ from multimodal_gen.messages.pictures import Pixels, control_names, named_images
 if TYPE_CHECKING:
     import numpy as np
 
-_DECODERS = {
-    "image_path": decode_picture,
-    "last_image_path": decode_picture,
-    "mask_path": decode_mask,
-    "control": decode_picture,
-}
+_MASKS = ("mask_path", "mask")
 _NO_PATHS = {"image_path": None, "last_image_path": None, "mask_path": None, "video_path": None}
+_URLS = ("http://", "https://", "data:")
 
 
-def open_picture(field: str, path: str) -> np.ndarray[Any, Any]:
+def open_picture(field: str, path: UserPath) -> np.ndarray[Any, Any]:
     """Return the pixels of the file that `image_path` or another field gives. Raises
     InvalidRequest."""
-    data = _read(field, path)
-    with _naming_file(field, path):
-        return _DECODERS[field](data, field)
+    decode = decode_mask if field in _MASKS else decode_picture
+    with naming(field, str(path)):
+        return decode(_read(field, path), field)
+
+
+def open_video(field: str, path: UserPath, frames: int | None = None) -> np.ndarray[Any, Any]:
+    """Return the pixels of a video file, or of its first `frames`. Raises InvalidRequest."""
+    with naming(field, str(path)):
+        return decode_video(_read(field, path), field, frames=frames)
 
 
 def open_pictures(
@@ -46,9 +48,7 @@ def open_pictures(
         if (path := getattr(params, field)) is not None
     }
     if (video := params.video_path) is not None:
-        file = _read("video_path", video)
-        with _naming_file("video_path", video):
-            others["video"] = decode_video(file, "video_path", frames=params.num_frames)
+        others["video"] = open_video("video_path", video, params.num_frames)
     for name, choice in zip(control_names(len(params.control)), params.control, strict=True):
         if choice.image is not None:
             others[name] = opened("control", choice.image)
@@ -57,16 +57,18 @@ def open_pictures(
 
 
 @contextmanager
-def _naming_file(field: str, path: str) -> Iterator[None]:
-    """Change an InvalidRequest about the content of a file to name the file."""
+def naming(field: str, given: object) -> Iterator[None]:
+    """Change an InvalidRequest about the content of a file to name what was given."""
     try:
         yield
     except InvalidRequest as error:
         _, _, allowed = error.message.partition(": ")
-        raise InvalidRequest(field, path, allowed) from error
+        raise InvalidRequest(field, given, allowed) from error
 
 
-def _read(field: str, path: str) -> bytes:
+def _read(field: str, path: UserPath) -> bytes:
+    if str(path).startswith(_URLS):
+        raise InvalidRequest(field, path, "must be a file: URLs are not fetched")
     try:
         return user_path(path).read_bytes()
     except (OSError, ValueError) as error:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypedDict
+from typing import Literal
 
 from multimodal_gen.configs.control.choice import ControlLike
 from multimodal_gen.configs.lora.choice import LoraLike
 from multimodal_gen.configs.second_pass import UpscaleLike
+from multimodal_gen.configs.user_path import UserPath
+from multimodal_gen.entrypoints.python.inputs import InputKeywords
 
 
-class SamplingKeywords(TypedDict, total=False):
-    """The fields of SamplingParams except the prompt."""
+class SamplingKeywords(InputKeywords, total=False):
+    """Pictures, and the fields of SamplingParams except the prompt."""
 
     negative_prompt: str | None
     """What to avoid; only used with classifier-free guidance."""
@@ -79,15 +81,15 @@ class SamplingKeywords(TypedDict, total=False):
     """Longest that guidance may be; 0: any (0 to 10000)."""
     apg_momentum: float
     """Weight of the steps before (-1 to 1)."""
-    image_path: str | Sequence[str] | None
+    image_path: UserPath | Sequence[UserPath] | None
     """Input images, in order."""
-    last_image_path: str | None
+    last_image_path: UserPath | None
     """Last frame of the video."""
-    mask_path: str | None
+    mask_path: UserPath | None
     """Mask: white is repainted, black is kept."""
     image_use: Literal["frame", "reference"] | None
     """Role of the image in a video."""
-    video_path: str | None
+    video_path: UserPath | None
     """Video to start from or to follow."""
     conditioning_scale: float | None
     """Weight of control video and references (0 to 10)."""

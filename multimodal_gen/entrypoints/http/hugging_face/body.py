@@ -15,9 +15,8 @@ from multimodal_gen.entrypoints.http.media.solvers import nearest_solver, solver
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.pictures import NO_PIXELS, Pixels
 from multimodal_gen.messages.request_warning import RequestWarning
-from multimodal_gen.serving.service import NO_PIXELS
 
 _OWN_WAY = {"prompt", "scheduler", "num_outputs_per_prompt"}
 """Parameters that these bodies give under other names or with other values."""

@@ -27,10 +27,10 @@ from multimodal_gen.entrypoints.http.transport.disconnect import unless_gone
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.pictures import NO_PIXELS, Pixels
 from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.serving.jobs import Jobs
-from multimodal_gen.serving.service import NO_PIXELS, Service
+from multimodal_gen.serving.service import Service
 from multimodal_gen.serving.storage.eviction import unlisted_life
 from multimodal_gen.serving.task import Task
 

@@ -22,14 +22,14 @@ from multimodal_gen.entrypoints.python.decoding import decode_mask, decode_pictu
 from multimodal_gen.entrypoints.python.video_decoding import decode_video
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import Pixels, named_images
+from multimodal_gen.messages.pictures import NO_PIXELS, Pixels, named_images
 from multimodal_gen.messages.request_warning import as_plain
 from multimodal_gen.postprocess.files import encode_file
 from multimodal_gen.postprocess.metadata import Recipe
 from multimodal_gen.postprocess.video import read_frame
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.records import JobRecord
-from multimodal_gen.serving.service import NO_PIXELS, Service
+from multimodal_gen.serving.service import Service
 
 _SHOWN_AT_THE_ENDS = ({"image"}, {"last_image"}, {"image", "last_image"})
 """Input images that are the first and the last frame of an image-to-video model's output."""

@@ -21,8 +21,7 @@ from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
 from multimodal_gen.entrypoints.python.decoding import count_until_freed
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import Pixels, named_images
-from multimodal_gen.serving.service import NO_PIXELS
+from multimodal_gen.messages.pictures import NO_PIXELS, Pixels, named_images
 
 if TYPE_CHECKING:
     import numpy as np
