@@ -22,7 +22,7 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True):
     text_tokens: int
     """Of each of its prompts once, as the engine counts them."""
     picture_tokens: int
-    """Of its input images and videos."""
+    """Of its input images, masks and videos."""
     output_tokens: int
     """Of all images and frames that it made."""
     megapixel_steps: float
@@ -63,6 +63,6 @@ class RequestUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _tokens(shape: Sequence[int]) -> int:
-    """Tokens of pixels [..., H, W, C]; a started token counts as one."""
-    *frames, height, width, _ = shape
+    """Tokens of pixels [..., H, W, 3], or of a mask [H, W]; a started token counts as one."""
+    *frames, height, width = shape[:-1] if len(shape) > 2 else shape
     return math.prod(frames) * -(-height // TOKEN_SIDE) * -(-width // TOKEN_SIDE)

@@ -111,6 +111,11 @@ def test_frames_of_videos_count_each() -> None:
     assert (usage.picture_tokens, usage.output_tokens) == (5, 18)
 
 
+def test_a_mask_counts_like_a_picture() -> None:
+    pictures = {"image": FrameHeader((32, 32, 3)), "mask": FrameHeader((32, 32))}
+    assert RequestUsage.of([req(**pictures)], [made(1)]).picture_tokens == 8
+
+
 # -- totals by key
 
 
