@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,28 +14,11 @@ from markdown_table import code, table
 from multimodal_gen import errors
 from multimodal_gen.configs.server_args import ServerArgs
 from multimodal_gen.entrypoints.http.app import create_app
-from multimodal_gen.entrypoints.http.ops.docs import schema_of
+from multimodal_gen.entrypoints.http.ops.docs.schema import schema_of
+from multimodal_gen.entrypoints.http.ops.docs.sections import SECTIONS
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.service import Service
 
-_SECTIONS = {
-    "OpenAI: images": ("/v1/images", "/files"),
-    "OpenAI: videos": ("/v1/videos",),
-    "Models": ("/v1/models", "/model_info"),
-    "Jobs": ("/v1/jobs",),
-    "Health and monitoring": (
-        "/health",
-        "/liveness",
-        "/metrics",
-        "/operator",
-        "/server_info",
-        "/version",
-    ),
-    "AUTOMATIC1111": ("/sdapi",),
-    "Hugging Face": ("/hf", "/models/{model}"),
-    "Playground": ("/playground", "/"),
-    "ComfyUI": ("",),
-}
 _BODIES = ("/v1/images/generations", "/v1/images/edits", "/v1/videos")
 _TREE = re.compile(r"^[├└]── (\w+) +(.*)$", re.MULTILINE)
 
@@ -50,24 +33,33 @@ def _schema() -> Mapping[str, Any]:
 
 
 def routes() -> str:
-    """Return a table of routes for each protocol."""
-    sections: dict[str, list[tuple[str, str]]] = {title: [] for title in _SECTIONS}
+    """Return a table of routes for each section, and examples of those that take a body."""
+    rows: dict[str, list[tuple[str, str]]] = {title: [] for title in SECTIONS}
+    examples: dict[str, list[str]] = {title: [] for title in SECTIONS}
     for path, methods in _schema()["paths"].items():
         for method, operation in methods.items():
-            words = operation.get("description") or operation.get("summary", "")
-            row = (code(f"{method.upper()} {path}"), words.split("\n\n")[0])
-            sections[_section(path)].append(row)
+            (section,) = operation["tags"]
+            route = code(f"{method.upper()} {path}")
+            rows[section].append((route, _purpose(operation)))
+            if "requestBody" in operation:
+                examples[section].append("\n\n".join([route, *_code(operation)]))
     parts = []
-    for title, rows in sections.items():
-        parts += [f"### {title}", table(("route", "purpose"), rows)]
+    for title, text in SECTIONS.items():
+        table_of_routes = table(("route", "purpose"), rows[title])
+        parts += [f"### {title}", text, table_of_routes, *examples[title]]
     return "\n\n".join(parts)
 
 
-def _section(path: str) -> str:
-    for title, prefixes in _SECTIONS.items():
-        if any(path == prefix if prefix == "/" else path.startswith(prefix) for prefix in prefixes):
-            return title
-    raise KeyError(path)
+def _purpose(operation: Mapping[str, Any]) -> str:
+    """Return the first paragraph of a route's description."""
+    return " ".join(str(operation["description"]).split("\n\n")[0].split())
+
+
+def _code(operation: Mapping[str, Any]) -> Iterator[str]:
+    """Return its examples as blocks of code."""
+    for sample in operation["x-codeSamples"]:
+        language = {"Shell": "bash"}.get(sample["lang"], sample["lang"].lower())
+        yield f"```{language}\n{sample['source'].rstrip()}\n```"
 
 
 def body_fields() -> str:

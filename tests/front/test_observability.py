@@ -23,7 +23,7 @@ from starlette.types import Message
 from multimodal_gen import errors
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.http import app as http_app
-from multimodal_gen.entrypoints.http.ops.docs import schema_of
+from multimodal_gen.entrypoints.http.ops.docs.schema import schema_of
 from multimodal_gen.entrypoints.http.ops.metrics import Reports, since_acceptance
 from multimodal_gen.launch.engine_process import EngineProcess
 from multimodal_gen.observability import logging as our_logging

@@ -72,7 +72,7 @@ function showEngines(state) {
     `${engine.name}, rank ${rank.rank}`, gib(rank.host_bytes),
     rank.device_total_bytes ? `${gib(rank.device_bytes)} of ${gib(rank.device_total_bytes)}` : "none",
     rank.device_total_bytes ? h("meter", { max: rank.device_total_bytes, value: rank.device_bytes, "aria-label": `Device memory of rank ${rank.rank}` }) : ""]));
-  table("memory", [["Rank"], ["Host", "number"], ["Device", "number"], [""]], ranks, "Ranks tell their memory once they are loaded.");
+  table("memory", [["Rank"], ["Host", "number"], ["Device", "number"], ["Taken"]], ranks, "Ranks tell their memory once they are loaded.");
 }
 
 function showKeys(keys) {

@@ -23,7 +23,8 @@ from multimodal_gen.entrypoints.http.openai.images import image_routes
 from multimodal_gen.entrypoints.http.openai.video_maker import VideoMaker
 from multimodal_gen.entrypoints.http.openai.videos import video_routes
 from multimodal_gen.entrypoints.http.openai.videos_refused import refused_video_routes
-from multimodal_gen.entrypoints.http.ops.docs import docs_routes
+from multimodal_gen.entrypoints.http.ops.docs import sections
+from multimodal_gen.entrypoints.http.ops.docs.routes import docs_routes
 from multimodal_gen.entrypoints.http.ops.metrics import (
     Reports,
     fleet_state,
@@ -89,25 +90,29 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
             expose_headers=("*",),
         )
     app.add_middleware(Observed, metrics=metrics, tracing=tracing)
-    app.include_router(status_routes(service, jobs, args))
-    app.include_router(model_routes(service))
-    app.include_router(docs_routes(app, needs_key=ring.guards))
-    app.include_router(metrics_routes(metrics, ring))
     state = ServerState(service, jobs, ring, metrics.keys, failures, args.max_queue_size)
     has_keys = ring.guards or args.admin_key is not None
-    app.include_router(operator_routes(state, has_keys=has_keys))
     maker = ImageMaker(service, jobs, args.max_input_pixels)
-    app.include_router(image_routes(maker))
-    app.include_router(edit_routes(maker, args.max_input_pixels))
-    app.include_router(hugging_face_routes(maker, args.max_input_pixels))
-    app.include_router(a1111_routes(maker, args))
-    app.include_router(controlnet_routes(service))
-    app.include_router(comfyui_routes(service, jobs, args))
-    app.include_router(image_job_routes(jobs))
-    app.include_router(file_routes(jobs.results))
     videos = VideoMaker(service, jobs, args.max_input_pixels)
-    app.include_router(video_routes(videos))
-    app.include_router(refused_video_routes(videos))
-    app.include_router(job_routes(service, jobs))
+    app.include_router(docs_routes(app, needs_key=ring.guards))
+    # A path belongs to the first route that it fits.
+    for section, routes in (
+        (sections.OPERATION, status_routes(service, jobs, args)),
+        (sections.MODELS, model_routes(service)),
+        (sections.OPERATION, metrics_routes(metrics, ring)),
+        (sections.OPERATION, operator_routes(state, has_keys=has_keys)),
+        (sections.IMAGES, image_routes(maker)),
+        (sections.IMAGES, edit_routes(maker, args.max_input_pixels)),
+        (sections.HUGGING_FACE, hugging_face_routes(maker, args.max_input_pixels)),
+        (sections.A1111, a1111_routes(maker, args)),
+        (sections.A1111, controlnet_routes(service)),
+        (sections.COMFYUI, comfyui_routes(service, jobs, args)),
+        (sections.JOBS, image_job_routes(jobs)),
+        (sections.JOBS, file_routes(jobs.results)),
+        (sections.VIDEOS, video_routes(videos)),
+        (sections.VIDEOS, refused_video_routes(videos)),
+        (sections.JOBS, job_routes(service, jobs)),
+    ):
+        app.include_router(routes, tags=[section])
     app.include_router(playground_routes(service, ring))
     return app

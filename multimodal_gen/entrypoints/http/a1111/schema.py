@@ -17,7 +17,9 @@ _NOT_REPEATED = {"init_images", "mask", "infotext", "override_settings", "always
 
 
 class Body(BaseModel):
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    model_config = ConfigDict(
+        extra="ignore", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class Generation(Body):

@@ -77,7 +77,9 @@ class UpscaleField(BaseModel):
 class SamplingFields(ParameterFields):
     """Null and omitted fields take the model's default; unknown fields are returned as warnings."""
 
-    model_config = ConfigDict(strict=True, extra="allow", json_schema_extra=describe)
+    model_config = ConfigDict(
+        strict=True, extra="allow", json_schema_extra=describe, use_attribute_docstrings=True
+    )
 
     prompt: str
     model: str | None = None
@@ -85,13 +87,18 @@ class SamplingFields(ParameterFields):
     size: str | None = None
     """`auto`, or WIDTHxHEIGHT in pixels."""
     lora: list[LoraField] | None = None
+    """LoRAs of the operator's folder, by name, each with a scale."""
     control: list[ControlField] | None = None
+    """ControlNets and other controls of the operator's folder, each with an image."""
     upscale: UpscaleField | None = None
+    """Enlarge the result, with a second pass or by a model."""
 
     previews: bool | None = None
     """Send previews to clients that follow the job."""
     user: str | None = None
+    """Returned as safety_identifier."""
     safety_identifier: str | None = None
+    """Returned as it is."""
     generator_device: Literal["cpu"] | None = None
     """Noise is always drawn on the CPU: a seed gives the same image on every device."""
 

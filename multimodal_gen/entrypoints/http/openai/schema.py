@@ -39,29 +39,37 @@ class ImageFields(SamplingFields):
 
     prompt: str = ""
     n: OutputCount | None = None
+    """Number of images."""
     num_outputs_per_prompt: OutputCount | None = None
     """Alias of n."""
     seed: int | list[int] | None = None
     """Image j has seed + j; a list sets the seed of each image."""
 
     output_format: Literal["png", "jpeg", "webp"] | None = None
+    """Format of the files; default: png."""
     output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
     """Quality of JPEG and WebP, 0 to 100."""
     response_format: Delivery | None = None
     """url: an expiring link; file: the image itself, or a zip of several. Default: b64_json, or url
     if the model is dall-e-2 or dall-e-3."""
     background: Literal["auto", "opaque"] | None = None
+    """Images are always opaque."""
     quality: Quality | _OfOpenAI | None = None
     """exact, high or fast; OpenAI's other values have no effect."""
     moderation: Literal["auto", "low"] | None = None
+    """No effect on this server."""
     style: Literal["vivid", "natural"] | None = None
+    """No effect on this server."""
     complexity: Literal["low", "medium", "high"] | None = None
+    """No effect on this server."""
     input_fidelity: Literal["high", "low"] | None = None
+    """No effect on this server."""
     frame_count: NotOffered = None
     frame_duration_ms: NotOffered = None
     svg: NotOffered = None
 
     stream: bool | None = None
+    """Send server-sent events while the images are made."""
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
     """Maximum number of previews per output in a stream, 0 to 3."""
     stream_progress: bool | None = None

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse
 from multimodal_gen.checkpoints.lora.about import LoraAbout
 from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.solvers import SOLVERS, a1111_name
+from multimodal_gen.entrypoints.http.ops.docs import sections
 from multimodal_gen.entrypoints.http.ops.pages import page_headers, page_of
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
@@ -29,14 +30,14 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
     html = page()
     headers = page_headers(html)
 
-    @routes.get("/", response_class=HTMLResponse)
+    @routes.get("/", response_class=HTMLResponse, tags=[sections.OPERATION])
     async def playground(request: Request) -> Response:
         """Return the playground page."""
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return Response(html, headers=headers, media_type="text/html; charset=utf-8")
 
-    @routes.get("/playground/access")
+    @routes.get("/playground/access", tags=[sections.OPERATION])
     async def access(request: Request) -> dict[str, Any]:
         """Return whether this client must send an API key. Needs no key, and never fails."""
         return {
@@ -46,7 +47,10 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
         }
 
     @routes.get(
-        "/model_info", response_model=dict[str, Any], responses=documented(401, 404, 500, 503)
+        "/model_info",
+        response_model=dict[str, Any],
+        responses=documented(401, 404, 500, 503),
+        tags=[sections.MODELS],
     )
     async def model_info(model: str | None = None) -> dict[str, Any]:
         """Return the tasks, defaults and limits of a model (default: the first one), the LoRAs that
