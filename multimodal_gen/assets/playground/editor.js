@@ -113,6 +113,7 @@ function use() {
   if (extended) {
     [$("width").value, $("height").value] = size;
     sizeTouched = true;
+    saveInputs();
   }
   toast(mask ? t("Say what the picture shows, then generate: only the painted parts change.") : t("Nothing is painted: the whole picture may change."));
   $("prompt").focus();

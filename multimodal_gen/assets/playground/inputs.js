@@ -1,5 +1,5 @@
 "use strict";
-// Input images, LoRAs and controls.
+// Input images and videos.
 
 function readUrl(blob) {
   return new Promise((done, failed) => {
@@ -15,8 +15,8 @@ function usePicture(name, url) {
   given[name] = url;
   const [img, input, button] = $(`${name}-pick`).children;
   button.hidden = !url;
-  img.hidden = !url || name === "video";
-  if (url && name !== "video") img.src = url; else if (!url) { img.removeAttribute("src"); input.value = ""; }
+  img.hidden = !url;
+  if (url) showIn(img, name, url); else { img.removeAttribute("src"); input.value = ""; }
   wrong(input, "");
   if (name === "image") showMore(); else showUsed();
   if (!model) return;
@@ -26,8 +26,34 @@ function usePicture(name, url) {
   if (!sizeTouched) for (const side of ["width", "height"]) $(side).value = follows ? "" : model.defaults[side];
   $("strength").placeholder = (given.mask ? model.defaults.inpainting_strength : model.defaults.strength) ?? "";
 }
+
+// A picture as it is, a video by its first frame.
+async function showIn(img, name, url) {
+  img.src = name === "video" ? await firstFrame(url).catch(() => "") : url;
+  img.hidden = !img.getAttribute("src");
+}
+
+async function firstFrame(url) {
+  const film = h("video", { muted: true, playsInline: true, preload: "auto" });
+  film.src = URL.createObjectURL(await blobOf(url));
+  try {
+    await new Promise((done, failed) => { film.onloadeddata = done; film.onerror = failed; });
+    const canvas = h("canvas", { width: film.videoWidth, height: film.videoHeight });
+    canvas.getContext("2d").drawImage(film, 0, 0);
+    return canvas.toDataURL("image/jpeg");
+  } finally {
+    URL.revokeObjectURL(film.src);
+  }
+}
+
+function blobOf(url) {
+  const [head, data] = url.split(",");
+  return new Blob([Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0))], { type: /^data:([^;,]*)/.exec(head)[1] });
+}
+
 for (const name of Object.keys(given)) {
   $(name).addEventListener("change", async () => { if ($(name).files.length) await useFiles(name, $(name).files); });
+  $(`${name}-pick`).take = (files) => useFiles(name, files);
   $(`${name}-pick`).lastElementChild.addEventListener("click", () => { usePicture(name, (name === "image" && more.shift()) || null); $(name).focus(); });
 }
 
@@ -46,21 +72,46 @@ function addImages(urls) {
 }
 
 function showMore() {
-  $("more-images").replaceChildren(...more.map((url, i) => h("div", { className: "pick" }, h("img", { alt: "", src: url }), h("span", { className: "hint" }, t("Image {number}", { number: i + 2 })),
-    h("button", { className: "square", type: "button", "aria-label": t("Remove image {number}", { number: i + 2 }), onclick: () => { more.splice(i, 1); showMore(); $("image").focus(); } }, icon("x")))));
+  $("more-images").replaceChildren(...more.map((url, i) => slot(h("div", { className: "pick", draggable: true }, h("img", { alt: "", src: url, draggable: false }), h("span", { className: "hint" }, t("Image {number}", { number: i + 2 })),
+    h("button", { className: "square", type: "button", "aria-label": t("Move image {number} forward", { number: i + 2 }), title: t("Move forward"), onclick: () => { moveImage(i + 1, i); focusIn($("more-images").children[i - 1] || $("image-pick")); } }, icon("up")),
+    h("button", { className: "square", type: "button", "aria-label": t("Remove image {number}", { number: i + 2 }), onclick: () => { more.splice(i, 1); showMore(); $("image").focus(); } }, icon("x"))), i + 1)));
+  slot($("image-pick"), 0);
+  $("image-pick").draggable = more.length > 0;
+  $("image-pick").firstElementChild.draggable = false;
   showUsed();
 }
+const focusIn = (box) => box.querySelector("button:not([hidden])").focus();
+
+function moveImage(from, to) {
+  const all = [given.image, ...more];
+  all.splice(to, 0, ...all.splice(from, 1));
+  more.splice(0, more.length, ...all.slice(1));
+  if (all[0] !== given.image) usePicture("image", all[0]); else showMore();
+}
+
+// Image number `i`: it takes files that are dropped on it, and can be dragged to another's place.
+function slot(box, i) {
+  box.take = (files) => useFiles("image", files);
+  box.ondragstart = (event) => { event.dataTransfer.setData("text/x-input-image", i); event.dataTransfer.effectAllowed = "move"; };
+  box.ondragover = (event) => { if (isMoved(event)) event.preventDefault(); };
+  box.ondrop = (event) => { if (isMoved(event)) { event.preventDefault(); moveImage(Number(event.dataTransfer.getData("text/x-input-image")), i); } };
+  return box;
+}
+const isMoved = (event) => event.dataTransfer.types.includes("text/x-input-image");
 
 // The inputs that go along, beside the prompt.
 function showUsed() {
+  saveInputs();
   const labels = { image: t("Input image"), mask: t("Mask"), last_image: t("Last frame"), video: t("Input video") };
   const pictures = [...["image", "last_image", "video"].filter((name) => given[name]).map((name) => [name, given[name], labels[name]]), ...more.map((url, i) => ["image", url, t("Image {number}", { number: i + 2 })])];
   if (given.mask && !given.image) pictures.push(["mask", given.mask, labels.mask]);
   $("used").hidden = !pictures.length;
   $("used").replaceChildren(...pictures.map(([name, url, label]) => {
-    const painted_ = url === given.image && given.mask;
-    const frame = h("span", {}, name === "video" ? icon("play") : h("img", { src: url, alt: "" }), painted_ ? h("img", { src: given.mask, alt: "", className: "over" }) : null);
-    return h("button", { type: "button", onclick: () => openUsed(name, url) }, frame, painted_ ? t("{label}, painted", { label }) : label);
+    const isMasked = url === given.image && given.mask;
+    const img = h("img", { alt: "" });
+    showIn(img, name, url);
+    const frame = h("span", {}, img, isMasked ? h("img", { src: given.mask, alt: "", className: "over" }) : null);
+    return h("button", { type: "button", onclick: () => openUsed(name, url) }, frame, isMasked ? t("{label}, painted", { label }) : label);
   }));
 }
 
@@ -69,55 +120,3 @@ function openUsed(name, url) {
   $("settings").open = true;
   $(name).focus();
 }
-
-function addLora(name, scale, rest = {}) {
-  const names = model.loras.includes(name) ? model.loras : [...model.loras, name];
-  const row = h("div", { className: "line" },
-    h("select", { "aria-label": t("LoRA") }, ...names.map((each) => h("option", { value: each, selected: each === name }, each))),
-    h("input", { type: "number", inputMode: "decimal", step: "any", min: "-100", max: "100", value: scale ?? 1, "aria-label": t("LoRA scale") }),
-    h("button", { className: "square", type: "button", "aria-label": t("Remove this LoRA"), onclick: () => { row.remove(); $("add-lora").focus(); } }, icon("x")));
-  const told = h("small", { className: "hint" });
-  const tell = () => {
-    const about = (model.about_loras || {})[row.children[0].value] || {};
-    const made = Object.entries(about.parameters || {}).map(([key, value]) => `${key} ${value}`);
-    told.textContent = [about.base, (about.trigger_words || []).join(", "), made.join(", ")].filter(Boolean).join(" · ");
-    if (about.thumbnail) told.prepend(h("img", { src: about.thumbnail, alt: "", width: 48 }), " ");
-  };
-  row.rest = rest;
-  row.children[0].addEventListener("change", tell);
-  tell();
-  row.append(told);
-  $("loras").append(row);
-  return row;
-}
-$("add-lora").addEventListener("click", () => {
-  if ($("loras").children.length >= model.limits.max_loras) return toast(t("The maximum is {count} LoRAs.", { count: model.limits.max_loras }));
-  const taken = loras().map((each) => each.name);
-  const free = model.loras.find((name) => !taken.includes(name));
-  if (free === undefined) return toast(t("All LoRAs are already added."));
-  addLora(free).firstElementChild.focus();
-});
-function upscale() {
-  const [factor, strength] = ["factor", "strength"].map((name) => Number($(`upscale_${name}`).value));
-  const by = $("upscale_model").value;
-  return factor ? { factor, ...(strength ? { strength } : {}), ...(by ? { model: by } : {}) } : null;
-}
-const loras = () => Array.from($("loras").children, (row) => ({ name: row.children[0].value, scale: Number(row.children[1].value || 1), ...row.rest }));
-
-function addControl() {
-  const picture = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", required: true, "aria-label": t("Picture of the control") });
-  const row = h("div", { className: "line" },
-    h("select", { "aria-label": t("Control") }, ...model.controls.map((each) => h("option", { value: each }, each))),
-    h("input", { type: "number", inputMode: "decimal", step: "any", min: "0", max: "100", value: 1, "aria-label": t("Control scale") }),
-    h("input", { type: "text", placeholder: t("mode"), "aria-label": t("Mode of the control, if it has several") }),
-    h("button", { className: "square", type: "button", "aria-label": t("Remove this control"), onclick: () => { row.remove(); $("add-control").focus(); } }, icon("x")),
-    picture);
-  picture.addEventListener("change", async () => { row.image = picture.files.length ? await readUrl(picture.files[0]) : null; });
-  $("controls").append(row);
-  return row;
-}
-$("add-control").addEventListener("click", () => {
-  if ($("controls").children.length >= model.limits.max_controls) return toast(t("The maximum is {count} controls.", { count: model.limits.max_controls }));
-  addControl().firstElementChild.focus();
-});
-const controls = () => Array.from($("controls").children, (row) => ({ name: row.children[0].value, image: row.image, scale: Number(row.children[1].value || 1), ...(row.children[2].value && { mode: row.children[2].value }) }));

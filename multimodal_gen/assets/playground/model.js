@@ -7,8 +7,10 @@ async function loadModel() {
     const info = await (await ask(`model_info${chosen && `?model=${encodeURIComponent(chosen)}`}`)).json();
     showModels(info);
     const isNew = model === null || model.name !== info.name || model.family !== info.family;
+    const before = isNew && model !== null ? chosenNow() : null;
     model = info;
     if (isNew) fillIn();
+    if (before) keptOf(before);
     tell("model", info);
     $("make").disabled = false;
     if (wished) { wished = false; make(); }
@@ -29,15 +31,24 @@ $("models").addEventListener("change", async () => {
   await loadModel();
   if (model.name === chosen) return;
   chosen = $("models").value = model.name;  // it can't be loaded: the error is shown
-  fillIn();
+  showName();
   $("make").disabled = false;
 });
+
+function keptOf(before) {
+  const lost = chooseAgain(before);
+  toast(lost.length ? t("{model} is used now. It does not take: {list}", { model: model.name, list: lost.join(", ") }) : t("{model} is used now, with your prompt and settings.", { model: model.name }));
+}
+
+function showName() {
+  $("model").textContent = `${model.name} · ${model.family} · ${model.device}, ${model.dtype}`;
+  document.title = `${model.name} · multimodal_gen`;
+}
 
 function fillIn() {
   const { defaults, limits } = model;
   const video = makesVideos();
-  $("model").textContent = `${model.name} · ${model.family} · ${model.device}, ${model.dtype}`;
-  document.title = `${model.name} · multimodal_gen`;
+  showName();
   $("make").firstElementChild.textContent = video ? t("Generate video") : t("Generate image");
   const shown = {
     negative_prompt: true, num_inference_steps: true, guidance_scale: true, n: !video, scheduler: model.schedulers.length > 0,
@@ -96,6 +107,7 @@ function reset() {
   more.length = 0;
   for (const name of Object.keys(given)) usePicture(name, null);
   for (const field of form.elements) wrong(field, "");
+  notePristine();
 }
 $("reset").addEventListener("click", () => { if (model) { reset(); toast(t("Settings reset to the model's defaults.")); } });
 

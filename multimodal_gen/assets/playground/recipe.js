@@ -140,11 +140,11 @@ $("open-file").addEventListener("click", () => $("recipe").click());
 $("recipe").addEventListener("change", () => { if ($("recipe").files[0]) opened($("recipe").files[0]); $("recipe").value = ""; });
 
 const holdsFiles = (event) => event.dataTransfer && Array.from(event.dataTransfer.types).includes("Files");
-const fieldUnder = (event) => Object.keys(given).find((name) => event.target instanceof Element && event.target.closest(`#${name}-pick`));
+const pickUnder = (event) => (event.target instanceof Element ? event.target.closest(".pick") : null);
 addEventListener("dragover", (event) => {
   if (!holdsFiles(event)) return;
   event.preventDefault();
-  $("drop").hidden = Boolean(fieldUnder(event));
+  $("drop").hidden = Boolean(pickUnder(event));
 });
 addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").hidden = true; });
 addEventListener("drop", async (event) => {
@@ -153,10 +153,10 @@ addEventListener("drop", async (event) => {
   $("drop").hidden = true;
   const { files } = event.dataTransfer;
   if (!files.length) return;
-  const name = fieldUnder(event);
-  if (name && model) await useFiles(name, files); else await opened(files[0]);
+  const pick = pickUnder(event);
+  if (pick && model) await pick.take(files); else await opened(files[0]);
 });
 addEventListener("paste", (event) => {
   const file = event.clipboardData && event.clipboardData.files[0];
-  if (file && $("viewer").open === false) { event.preventDefault(); opened(file); }
+  if (file && !document.querySelector("dialog[open]")) { event.preventDefault(); opened(file); }
 });

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from multimodal_gen.checkpoints.lora.about import LoraAbout
+from multimodal_gen.configs.control.modes import FLUX_MODES, UNET_MODES
 from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.solvers import SOLVERS, a1111_name
 from multimodal_gen.entrypoints.http.ops.docs import sections
@@ -87,13 +88,15 @@ def _told(name: str, about: LoraAbout) -> dict[str, Any]:
 
 
 def page() -> str:
-    """Return the page, with other programs' names of solvers and other languages filled in."""
+    """Return the page, with other programs' names of solvers, the modes of controls and other
+    languages filled in."""
     solvers: dict[str, list[str]] = {}
     for name in SOLVERS:
         solvers.setdefault(a1111_name(name), []).append(name)
     chinese = resources.files("multimodal_gen") / "assets/playground/chinese.json"
     translations = {"zh": json.loads(chinese.read_text("utf-8"))}
-    constants = {"SAMPLERS": solvers, "TRANSLATIONS": translations}
+    modes = sorted({*UNET_MODES, *FLUX_MODES})
+    constants = {"SAMPLERS": solvers, "TRANSLATIONS": translations, "CONTROL_MODES": modes}
     return page_of(
         "playground",
         {name: json.dumps(value, ensure_ascii=False) for name, value in constants.items()},

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from multimodal_gen.configs.control.modes import UNET_MODES
 from multimodal_gen.runtime.controls.control import (
     Control,
     ControlCall,
@@ -19,19 +20,16 @@ from multimodal_gen.runtime.controls.kinds.controlnet import ControlNet, Control
 from multimodal_gen.runtime.controls.unets import TASKS, is_controlnet, load_controlnet
 from multimodal_gen.runtime.distributed.device_copies import tensor_of
 
-_MODES = ("openpose", "depth", "hed", "canny", "normal", "segment", "tile", "repaint")
-"""Kinds of pictures, in the order of the published network's numbers."""
-
 
 class ControlNetUnion(ControlNet):
     """A network that is told what a picture shows."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module)
-        self.modes = _MODES[: self.module.config.num_control_type]
+        self.modes = UNET_MODES[: self.module.config.num_control_type]
 
     def prepared(self, picture: ControlPicture) -> Mapping[str, Told]:
-        number = tensor_of([_MODES.index(picture.mode or "")], self.module.device)
+        number = tensor_of([UNET_MODES.index(picture.mode or "")], self.module.device)
         told = super().prepared(picture)
         return {branch: {**each, "mode": number} for branch, each in told.items()}
 

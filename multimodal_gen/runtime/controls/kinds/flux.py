@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from multimodal_gen.configs.control.modes import FLUX_MODES
 from multimodal_gen.runtime.controls.control import (
     Added,
     ControlCall,
@@ -24,8 +25,6 @@ from multimodal_gen.runtime.models.controls.flux import (
 )
 from multimodal_gen.runtime.models.vaes.input_images import fit_image
 
-_MODES = ("canny", "tile", "depth", "blur", "pose", "gray", "lq")
-"""Names of the first modes of the published unions, in their order."""
 _TEXT = ("encoder_hidden_states", "pooled_projections")
 
 
@@ -38,7 +37,7 @@ class FluxControl(ResidualControl):
         self._context = target.context
         self._blocks = (target.config["num_layers"], target.config["num_single_layers"])
         modes = range(network.config.num_mode or 0)
-        named = {name: mode for mode, name in zip(modes, _MODES, strict=False)}
+        named = {name: mode for mode, name in zip(modes, FLUX_MODES, strict=False)}
         if "pose" in named:
             named["openpose"] = named["pose"]  # its name in other unions and in ComfyUI's graphs
         self._numbers = {**named, **{str(mode): mode for mode in modes}}
