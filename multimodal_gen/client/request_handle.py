@@ -33,6 +33,8 @@ class Update:
     """What is being done for it: enhance, encode, denoise or decode; empty while it waits."""
     runner: Runner | None = None
     """How its evaluations are run, once it is begun."""
+    batch_size: int = 0
+    """Number of requests that share its current work; 0 while it waits."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -316,6 +316,7 @@ def _event(message: Any, arrays: list[Any]) -> bool | RequestEvent:
                 arrays[0] if arrays else None,
                 message.phase,
                 message.runner,
+                message.batch_size,
             )
         case Result():
             return Output(

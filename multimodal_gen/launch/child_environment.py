@@ -39,7 +39,8 @@ def child_environment(local_ranks: int = 1) -> dict[str, str]:
     environment["PYTHONSAFEPATH"] = "1"
     environment["HF_HUB_OFFLINE"] = "1"  # The front has fetched everything that is needed.
     asked = (environment.get(name, "") for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"))
-    environment |= usable_cores().environment(local_ranks, *asked)
+    spin = {name: value for name, value in environment.items() if name == "GOMP_SPINCOUNT"}
+    environment |= usable_cores().environment(local_ranks, *asked) | spin
     if "PYTORCH_CUDA_ALLOC_CONF" not in environment:  # the older name of the same variable
         # Sizes vary from batch to batch: without it, blocks of one size are of no use for another.
         environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")

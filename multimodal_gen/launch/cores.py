@@ -7,6 +7,10 @@ from collections.abc import Iterator, Set
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+BRIEF_SPIN = "1000"
+"""Rounds that a thread of OpenMP waits before it sleeps. Its own default, 300,000, is milliseconds:
+each operation would wait that long for a mate that another program displaced."""
+
 
 class Cores(NamedTuple):
     """Cores of this machine that this process may use."""
@@ -19,14 +23,16 @@ class Cores(NamedTuple):
     def environment(self, ranks: int, asked: str = "", policy: str = "") -> dict[str, str]:
         """OpenMP's variables for each of `ranks` processes, within what the operator asked for.
 
-        A single rank spins between two small operations, which is faster; those that share cores,
-        or are given little time, must not.
+        A single rank spins between two small operations, which is faster, but briefly: a thread
+        that spins keeps another program, or its own mate, from the core that it waits for. Ranks
+        that share cores, or are given little time, don't.
         """
         fair = max(1, self.number // ranks)
         threads = min(fair, int(asked)) if asked.isdigit() and int(asked) else fair
         if not policy and (ranks > 1 or self.is_rationed):
             policy = "PASSIVE"
-        return {"OMP_NUM_THREADS": str(threads)} | ({"OMP_WAIT_POLICY": policy} if policy else {})
+        waiting = {"OMP_WAIT_POLICY": policy} if policy else {"GOMP_SPINCOUNT": BRIEF_SPIN}
+        return {"OMP_NUM_THREADS": str(threads), **waiting}
 
 
 def usable_cores(root: Path = Path("/"), allowed: Set[int] | None = None) -> Cores:

@@ -69,6 +69,9 @@ class RequestProgress(msgspec.Struct, frozen=True, kw_only=True, tag="progress")
     """What is being done for it: enhance, encode, denoise or decode; empty while it waits."""
     runner: Runner | None = None
     """How its evaluations are run, once it is begun: as of `Req`, if it is sent again."""
+    batch_size: int = 0
+    """Number of requests that share its current work, itself included; 0 while it waits, also for
+    requests that were preferred after it had begun."""
     frames: tuple[FrameHeader, ...] = ()
 
 

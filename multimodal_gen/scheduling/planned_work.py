@@ -43,8 +43,10 @@ class PlannedWork:
         top of an incomplete plan must be acknowledged first."""
         return self._recalled or len(self._planned) > 1
 
-    def __contains__(self, job: SchedulerJob) -> bool:
-        return any(job in batch.jobs for batch in self._planned)
+    def mates(self, job: SchedulerJob) -> int:
+        """Number of requests in the first work that includes the job, itself included; 0 if it is
+        in none."""
+        return next((len(batch.jobs) for batch in self._planned if job in batch.jobs), 0)
 
     @property
     def encoding(self) -> bool:

@@ -56,7 +56,8 @@ class ProgressEstimate(NamedTuple):
     eta_s: float
     phase: str
     runner: Runner | None
-    """Both as of `RequestProgress`."""
+    batch_size: int
+    """All three as of `RequestProgress`."""
 
 
 class Policy:
@@ -249,14 +250,16 @@ class Policy:
         """Progress of a request. Raises KeyError if it is neither queued nor running."""
         job = self._jobs[request_id]
         own = self._backlog.seconds_left(job)
-        if job in self._planned and job.prepared is not None:
+        mates = self._planned.mates(job)
+        if mates and job.prepared is not None:
             phase = job.current_phase
-            return ProgressEstimate(job.steps_done(), job.steps, 0, own, phase, job.runner)
+            return ProgressEstimate(job.steps_done(), job.steps, 0, own, phase, job.runner, mates)
         ahead = self._backlog.ahead_of(job, self._begun.values())
         begun = request_id in self._begun
         position, phase = (0, job.current_phase) if begun else (ahead.jobs, "")
         eta_s = ahead.seconds + own
-        return ProgressEstimate(job.steps_done(), job.steps, position, eta_s, phase, job.runner)
+        steps = job.steps_done(), job.steps
+        return ProgressEstimate(*steps, position, eta_s, phase, job.runner, mates)
 
     def evaluation_costs(self) -> EvaluationCosts:
         """Predicted seconds of one evaluation of a request, by tokens."""

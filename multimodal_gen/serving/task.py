@@ -34,6 +34,8 @@ class TaskProgress:
     """It waits for its model to be loaded."""
     phase: str = ""
     """What is being done for its first output that is under way; see `RequestProgress`."""
+    batch_size: int = 0
+    """Number of requests that share the current work of that output; 0 while it waits."""
 
     @property
     def fraction(self) -> float:
@@ -117,6 +119,7 @@ class Task:
             queue_position=min((update.queue_position for update in alive), default=0),
             eta_s=max(etas, default=None) if alive else 0.0,
             phase=next((update.phase for update in alive if update.phase), ""),
+            batch_size=max((update.batch_size for update in alive), default=0),
             loading=self.status == "queued" and self._is_loading(),
         )
 

@@ -478,3 +478,17 @@ def test_those_who_wait_are_told_their_place() -> None:
     assert places == [0, 1, 2, 3]
     etas = [driver.policy.progress(str(i), 0.0).eta_s for i in range(4)]
     assert etas == sorted(etas)
+
+
+def test_progress_tells_how_many_share_the_work_and_0_of_one_that_is_interrupted() -> None:
+    driver = warm()
+    driver.submit(request("a", priority="low"), request("b", priority="low"))
+    driver.until(Phase.DENOISE, "a", "b")
+    assert [driver.policy.progress(each, driver.now).batch_size for each in "ab"] == [2, 2]
+    driver = warm()
+    driver.submit(request("a", side=128, priority="low"))
+    driver.acknowledge(driver.until(Phase.DENOISE, "a"))
+    driver.submit(request("b", priority="high"))
+    assert driver.until(Phase.DENOISE, "b").ids == ("b",)
+    interrupted = driver.policy.progress("a", driver.now)
+    assert (interrupted.batch_size, interrupted.phase) == (0, "denoise")

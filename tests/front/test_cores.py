@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from multimodal_gen.launch.cores import Cores, usable_cores
+from multimodal_gen.launch.cores import BRIEF_SPIN, Cores, usable_cores
 
 EIGHT = frozenset(range(8))
 PAIRS = {
@@ -89,7 +89,10 @@ def test_a_container_without_a_limit_has_all(tmp_path: Path, files: Mapping[str,
 
 
 def test_a_rank_spins_only_if_it_is_alone_and_has_all_the_time_of_its_cores() -> None:
-    assert Cores(4, is_rationed=False).environment(1) == {"OMP_NUM_THREADS": "4"}
+    assert Cores(4, is_rationed=False).environment(1) == {
+        "OMP_NUM_THREADS": "4",
+        "GOMP_SPINCOUNT": BRIEF_SPIN,
+    }
     assert Cores(4, is_rationed=True).environment(1)["OMP_WAIT_POLICY"] == "PASSIVE"
     assert Cores(4, is_rationed=False).environment(3) == {
         "OMP_NUM_THREADS": "1",

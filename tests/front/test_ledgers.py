@@ -345,8 +345,8 @@ def test_a_row_that_can_not_be_read_is_a_failed_job(
 
 
 def test_progress_is_told_in_messages_that_postgresql_takes() -> None:
-    jobs = {f"{number:032x}": [(1, 20, 0, 3.25, "denoise")] * 4 for number in range(500)}
-    jobs["f" * 32] = [(1, 20, 0, None, "")] * 1000
+    jobs = {f"{number:032x}": [(1, 20, 0, 3.25, "denoise", 4)] * 4 for number in range(500)}
+    jobs["f" * 32] = [(1, 20, 0, None, "", 0)] * 1000
     told = [*news.moved("front", jobs)]
     assert all(len(one) < 8000 for one in told)
     heard: dict[str, Any] = {}
@@ -365,8 +365,8 @@ def test_progress_is_told_in_messages_that_postgresql_takes() -> None:
         "[]",
         '{"type":"unknown"}',
         '{"type":"ended","job":"../../x"}',
-        '{"type":"moved","front":"a","jobs":{"0":[[-1,2,3,4,""]]}}',
-        '{"type":"moved","front":"a","jobs":{"0":[[1e400,2,3,4,""]]}}',
+        '{"type":"moved","front":"a","jobs":{"0":[[-1,2,3,4,"",0]]}}',
+        '{"type":"moved","front":"a","jobs":{"0":[[1e400,2,3,4,"",0]]}}',
         "[" * 7000,
     ],
 )

@@ -67,8 +67,9 @@ class Mirrors:
         """Apply the progress of each output."""
         self._heard_at[task.id] = time.monotonic()
         for index, (req, progress) in enumerate(zip(task.requests, outputs, strict=False)):
-            step, total, place, eta_s, phase = progress
-            task.receive(index, Update(req.id, step, total, place, eta_s, None, phase))
+            step, total, place, eta_s, phase, mates = progress
+            update = Update(req.id, step, total, place, eta_s, None, phase, batch_size=mates)
+            task.receive(index, update)
 
     def drop(self, job_id: str) -> None:
         if (task := self.tasks.pop(job_id, None)) is not None:

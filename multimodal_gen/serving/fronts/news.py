@@ -20,8 +20,8 @@ _JobId = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{0,64}$")]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 _Phase = Annotated[str, msgspec.Meta(max_length=16)]
-OutputProgress = tuple[_Count, _Count, _Count, _Seconds | None, _Phase]
-"""Step, total, queue position, seconds left and phase of an output."""
+OutputProgress = tuple[_Count, _Count, _Count, _Seconds | None, _Phase, _Count]
+"""Step, total, queue position, seconds left, phase and batch size of an output."""
 
 
 class JobAdded(msgspec.Struct, tag="added", frozen=True):

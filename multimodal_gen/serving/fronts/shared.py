@@ -364,4 +364,5 @@ class SharedFront:
 
 
 def _told(update: Update) -> OutputProgress:
-    return update.step, update.total, update.queue_position, update.eta_s, update.phase
+    place = update.step, update.total, update.queue_position
+    return *place, update.eta_s, update.phase, update.batch_size

@@ -39,6 +39,9 @@ class JobProgress(BaseModel):
     eta_s: float | None
     phase: str
     """What is being done: enhance, encode, denoise or decode; empty while it waits."""
+    batch_size: int
+    """Number of requests that share its current step, of others too; 0 while it waits, also after
+    it was interrupted for requests that go first."""
 
 
 class AudioInfo(BaseModel):
@@ -181,6 +184,7 @@ def progress_of(task: Task) -> dict[str, Any]:
         "loading": progress.loading,
         "eta_s": progress.eta_s,
         "phase": progress.phase,
+        "batch_size": progress.batch_size,
     }
 
 
