@@ -26,6 +26,7 @@ from evaluate import evaluate
 from export import export
 from grids import write_grids
 from pools import make_pool
+from shown import write_examples
 from text import Reader, TextStage
 from tokenizers import Tokenizer
 from trainer import Progress, Stage, device, trained, workers
@@ -82,6 +83,7 @@ class Workshop:
         self._train("decoder")
         self._train("denoiser")
         export(self.vae, self.painter, self.tokenizer, out)
+        write_examples(out, self.concepts)
         report = evaluate(out, self._packages, limit=self._settings.evaluated, seed=0)
         print(report.markdown())
         write_card(out, report, self.concepts, self._cost())

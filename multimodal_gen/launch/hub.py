@@ -13,10 +13,11 @@ from typing import Any
 
 from multimodal_gen.checkpoints.files import read_json
 from multimodal_gen.checkpoints.index import INDEX, INDEXES
+from multimodal_gen.checkpoints.prompts.examples import EXAMPLES
 from multimodal_gen.errors import InvalidCheckpoint
 
 _REPO_ID = re.compile(r"(?!.*(?:--|\.\.|\.git$))\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
-_ROOT_FILES = (*INDEXES, "generation_defaults.json", "step_caches.json")
+_ROOT_FILES = (*INDEXES, "generation_defaults.json", "step_caches.json", EXAMPLES)
 _FOLDER_SUFFIXES = (".json", ".safetensors", ".txt", ".model")
 
 WithoutWeights = Callable[[Mapping[str, Any]], set[str]]

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from multimodal_gen.checkpoints.prompts.examples import read_examples
+from multimodal_gen.launch.model_path import BUNDLED_MODEL
+
 FOLDER = Path(str(resources.files("multimodal_gen") / "assets" / "playground"))
 SCRIPTS = sorted(FOLDER.glob("*.js"))
 CHINESE: dict[str, str] = json.loads((FOLDER / "chinese.json").read_text("utf-8"))
@@ -75,7 +78,9 @@ def english() -> set[str]:
     for script in SCRIPTS:
         for literal in re.findall(rf"\b(?:t|addTab)\(({QUOTED})", code_of(script)):
             found.add(json.loads(literal))
-    return found
+    known = read_examples(BUNDLED_MODEL).known
+    assert known
+    return found | {known.unknown}
 
 
 def test_every_text_has_its_chinese_and_no_chinese_is_of_a_text_that_is_gone() -> None:

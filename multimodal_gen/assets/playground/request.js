@@ -2,7 +2,7 @@
 // From the form to a request.
 
 function wrong(field, why) {
-  const box = field.closest("[data-for], fieldset, div:not(.line):not(.pick)");
+  const box = field.closest("[data-for], fieldset, div:not(.line, .pick, .typed)");
   const id = `wrong-${field.id || field.name}`;
   let said = $(id);
   if (!why) {

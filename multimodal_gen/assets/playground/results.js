@@ -28,7 +28,7 @@ function showStage() {
   const running = job && !isDone(job);
   $("cancel").hidden = $("bar").hidden = !running;
   if (!job) {
-    if (stageShown !== "") { stageShown = ""; $("well").replaceChildren(h("p", {}, t("Results appear here."))); $("well").classList.remove("many"); }
+    if (stageShown !== "") { stageShown = ""; $("well").replaceChildren(nothingYet()); $("well").classList.remove("many"); }
     $("caption").textContent = "";
     return;
   }

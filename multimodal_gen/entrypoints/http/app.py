@@ -35,6 +35,7 @@ from multimodal_gen.entrypoints.http.ops.operator.recent_failures import RecentF
 from multimodal_gen.entrypoints.http.ops.operator.routes import operator_routes
 from multimodal_gen.entrypoints.http.ops.operator.server_state import ServerState
 from multimodal_gen.entrypoints.http.ops.playground import playground_routes
+from multimodal_gen.entrypoints.http.ops.prompt_help import prompt_help_routes
 from multimodal_gen.entrypoints.http.ops.status import status_routes
 from multimodal_gen.entrypoints.http.transport.errors import install_handlers
 from multimodal_gen.entrypoints.http.transport.fetch import MediaFetcher, MediaHosts
@@ -115,4 +116,5 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     ):
         app.include_router(routes, tags=[section])
     app.include_router(playground_routes(service, ring))
+    app.include_router(prompt_help_routes(service))
     return app

@@ -17,6 +17,7 @@ from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.solvers import SOLVERS, a1111_name
 from multimodal_gen.entrypoints.http.ops.docs import sections
 from multimodal_gen.entrypoints.http.ops.pages import page_headers, page_of
+from multimodal_gen.entrypoints.http.ops.prompt_help import examples_of
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
@@ -56,12 +57,12 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
     async def model_info(model: str | None = None) -> dict[str, Any]:
         """Return the tasks, defaults and limits of a model (default: the first one), the LoRAs that
         it can use and what their files say of themselves, the models that may enlarge its results,
-        and the names of all models. A model that
-        was never loaded is loaded."""
+        example prompts, and the names of all models. A model that was never loaded is loaded."""
         info: dict[str, Any] = msgspec.to_builtins(await service.known(model))
         names = [each.name for each in service.fleet.models]
         served = service.served(model)
         about = await asyncio.to_thread(served.about_loras)
+        examples = await asyncio.to_thread(examples_of, served)
         told = {lora: described for lora, each in about.items() if (described := _told(lora, each))}
         return {
             **info,
@@ -69,6 +70,8 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
             "controls": await asyncio.to_thread(served.controls),
             "upscalers": await asyncio.to_thread(served.upscalers),
             "about_loras": told,
+            "example_prompts": msgspec.to_builtins(examples.prompts),
+            "knows_words": examples.known is not None,
             "models": names,
         }
 

@@ -1,0 +1,88 @@
+"""The first minutes in the playground: ideas for prompts, and what the model makes of words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from browsers import StartServer, in_each_view, needs_chromium, opened, value, violations
+from playground_server import Server
+from playwright.sync_api import Page, expect
+
+pytestmark = needs_chromium
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> str:
+    """A checkpoint that has no examples."""
+    (tmp_path / "silent").mkdir()
+    (tmp_path / "silent" / "model_index.json").write_text("{}")
+    return str(tmp_path / "silent")
+
+
+@in_each_view
+def test_an_example_on_the_empty_stage_is_written_into_the_prompt(
+    page: Page, server: Server, view: str
+) -> None:
+    opened(page, server.url)
+    example = page.locator("#well").get_by_role("button", name="a dog on a blue background")
+    expect(example.locator("img")).to_have_js_property("naturalWidth", 96)
+    example.click()
+    assert value(page, "prompt") == "a dog on a blue background"
+    page.keyboard.press("Enter")
+    assert server.has("a dog on a blue background")
+    server.finish("a dog on a blue background")
+    expect(page.locator("#well .first-look")).to_have_count(0)
+    expect(page.locator("#well button img")).to_be_visible()
+
+
+@in_each_view
+def test_what_the_model_knows_is_searched_and_written_by_keyboard(
+    page: Page, server: Server, view: str
+) -> None:
+    opened(page, server.url)
+    page.fill("#prompt", "a dog and a")
+    page.focus("#open-ideas")
+    page.keyboard.press("Enter")
+    expect(page.locator("#known-count")).to_contain_text("728 of 728 things")
+    assert not violations(page)
+    page.locator("#search-known").focus()
+    page.keyboard.type("margherita")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("aeroplane")
+    expect(page.locator("#known li")).to_have_count(1)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#ideas")).to_be_hidden()
+    assert value(page, "prompt") == "a dog and a airplane"
+    assert page.evaluate("document.activeElement.id") == "prompt"
+
+
+@in_each_view
+def test_words_that_the_model_does_not_know_are_marked_while_typing(
+    page: Page, server: Server, view: str
+) -> None:
+    opened(page, server.url)
+    page.locator("#prompt").press_sequentially("two rockets beside a quizzle and a 'piz")
+    expect(page.locator("#marks mark")).to_have_text(["quizzle"])
+    expect(page.locator("#unknown-words")).to_have_text(
+        "It doesn't know: quizzle. A red question mark means: a word it doesn't know."
+    )
+    assert not violations(page)
+    for edge in ("top", "left", "width"):
+        script = f"id => document.getElementById(id).getBoundingClientRect().{edge}"
+        assert page.evaluate(script, "marks") == page.evaluate(script, "prompt")
+    page.fill("#prompt", "a rocket")
+    expect(page.locator("#unknown-words")).to_be_hidden()
+    expect(page.locator("#marks mark")).to_have_count(0)
+
+
+def test_a_model_without_examples_has_no_ideas(
+    page: Page, start_server: StartServer, silent: str
+) -> None:
+    opened(page, start_server(model_path=silent).url)
+    expect(page.locator("#well")).to_have_text("Results appear here.")
+    expect(page.locator("#open-ideas")).to_be_hidden()
+    page.fill("#prompt", "a quizzle")
+    page.locator("#prompt").blur()
+    expect(page.locator("#unknown-words")).to_be_hidden()
