@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from browsers import StartServer, in_each_view, made, make, needs_chromium, opened, value
-from playground_server import SEVERAL, Server
+from playground_server import FRAMES, SEVERAL, Server
 from playwright.sync_api import Page, expect
 
 from multimodal_gen.postprocess.images import encode_image
+from multimodal_gen.postprocess.video import encode_mp4
 
 pytestmark = [needs_chromium, in_each_view]
 
@@ -109,7 +110,7 @@ def test_strokes_are_erased_undone_redone_inverted_and_cleared(page: Page, serve
     _, mask = sent(page, server)
     assert mask[24, 20] == 0
     assert mask[24, 48] == mask[5, 5] == 255
-    page.click("#used button")
+    page.locator("#used button").first.click()
     page.click("#clear")
     expect(page.locator("#painting-told")).to_contain_text("Nothing is painted yet")
     page.click("#edit-use")
@@ -250,6 +251,18 @@ def test_results_are_edited_from_the_gallery_and_the_viewer(page: Page, server: 
     assert mask[48, 50] == 255
 
 
+def test_an_input_is_dropped_where_it_is_shown(page: Page, server: Server) -> None:
+    edited(page, server)
+    stroke(page, (20, 24), (44, 24))
+    page.click("#edit-use")
+    page.get_by_role("button", name="Do without: Input image").click()
+    expect(page.locator("#used")).to_be_hidden()
+    expect(page.locator("#prompt")).to_be_focused()
+    make(page, server, "a rocket")
+    (req,) = server.engine.alive.values()
+    assert not req.pictures
+
+
 def test_another_input_picture_drops_the_mask_that_was_painted(page: Page, server: Server) -> None:
     edited(page, server)
     stroke(page, (20, 24), (44, 24))
@@ -258,6 +271,27 @@ def test_another_input_picture_drops_the_mask_that_was_painted(page: Page, serve
     other = encode_image(np.zeros((32, 32, 3), np.uint8), "png")
     page.set_input_files("#image", {"name": "b.png", "mimeType": "image/png", "buffer": other})
     expect(page.locator("#used")).not_to_contain_text("painted")
+
+
+def test_the_first_frame_of_a_video_is_painted_on(page: Page, start_server: StartServer) -> None:
+    server = start_server(model=FRAMES)
+    form(page, server)
+    clip = encode_mp4(np.full((5, 32, 48, 3), 200, np.uint8), 8)
+    page.set_input_files("#video", {"name": "a.mp4", "mimeType": "video/mp4", "buffer": clip})
+    page.click("#edit-video")
+    expect(page.locator("#board")).to_be_focused()
+    expect(page.locator("#extend-tool")).to_be_hidden()
+    shown(page)
+    stroke(page, (24, 16), (30, 16))
+    page.click("#edit-use")
+    expect(page.locator("#used")).to_contain_text("Input video, painted")
+    make(page, server, "only there")
+    (req,) = server.engine.alive.values()
+    assert [*req.pictures] == ["video", "mask"]
+    mask = server.engine.pictures[req.id][1]
+    assert mask.shape == (32, 48)
+    assert mask[16, 26] == 255
+    assert mask[2, 2] == 0
 
 
 def test_models_that_repaint_nothing_have_no_editor(page: Page, start_server: StartServer) -> None:

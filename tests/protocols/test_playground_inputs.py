@@ -63,7 +63,7 @@ def test_pictures_are_dragged_to_another_place(page: Page, start_server: StartSe
     server = start_server(model=SEVERAL)
     form(page, server)
     page.set_input_files("#image", files(32, 33, 34))
-    expect(page.locator("#used button")).to_have_count(3)
+    expect(page.locator("#used > div")).to_have_count(3)
     page.locator("#image-pick img").drag_to(page.locator("#more-images .pick").last)
     assert sent_widths(page, server) == [33, 34, 32]
 

@@ -2,10 +2,13 @@
 // The editor of the input picture: opened, told about, and used for the next request.
 
 const canEdit = () => takes("inpainting");
+const canPaintVideo = () => model.parameters.includes("mask_path");
 
-async function edit(source, mask = null) {
+// `of`: the input that it is of; of a video, its first frame is painted on.
+async function edit(source, mask = null, of = "image") {
   try {
     await paintOn(source, mask);
+    painting.of = of;
   } catch {
     return complain(t("This file can't be shown as a picture, so it can't be edited here."));
   }
@@ -17,7 +20,8 @@ async function edit(source, mask = null) {
   Object.assign(caret, { x: Math.round(painting.mask.width / 2), y: Math.round(painting.mask.height / 2), shown: false, down: false });
   if ($("viewer").open) $("viewer").close();
   $("editor").showModal();
-  choose(tool);
+  $("extend-tool").hidden = of === "video";
+  choose(of === "video" && tool === "extend" ? "brush" : tool);
   fit();
   showPainting();
   board.focus();
@@ -81,7 +85,7 @@ for (const [id, act_] of [["undo", undo], ["redo", redo], ["invert", invert], ["
   $(id).addEventListener("click", act_);
 }
 
-const EDITOR_KEYS = { b: () => choose("brush"), e: () => choose("eraser"), r: () => choose("box"), x: () => choose("extend"), i: invert, Delete: clearPainting,
+const EDITOR_KEYS = { b: () => choose("brush"), e: () => choose("eraser"), r: () => choose("box"), x: () => { if (painting.of === "image") choose("extend"); }, i: invert, Delete: clearPainting,
   "[": () => resizeBrush(1 / 1.25), "]": () => resizeBrush(1.25), "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4), 0: fit };
 function resizeBrush(by) {
   $("brush-size").value = Math.max(1, by > 1 ? Math.ceil(brushSize() * by) : Math.floor(brushSize() * by));
@@ -108,7 +112,7 @@ function use() {
   const [picture, mask] = finished();
   const size = resultSize();
   $("editor").close();
-  if (picture !== given.image) usePicture("image", picture);
+  if (painting.of === "image" && picture !== given.image) usePicture("image", picture);
   usePicture("mask", mask);
   if (extended) {
     [$("width").value, $("height").value] = size;
@@ -123,6 +127,10 @@ $("edit-use").addEventListener("click", use);
 $("edit-cancel").addEventListener("click", () => $("editor").close());
 $("editor").addEventListener("close", abandon);
 
+async function editVideo() {
+  try { edit(await firstFrame(given.video), given.mask, "video"); } catch { complain(t("This browser can't show the video, so it can't be painted on here.")); }
+}
+$("edit-video").addEventListener("click", editVideo);
 $("edit-image").addEventListener("click", () => edit(given.image, given.mask));
 viewerActs.push((job, i) => (canEdit() && job.kind === "image" ? h("button", { className: "small", type: "button", onclick: () => editResult(job, i) }, icon("brush"), t("Edit")) : null));
 tileActs.push((job, i) => (canEdit() && job.kind === "image" && job.outputs[i].url

@@ -11,7 +11,7 @@ function readUrl(blob) {
 }
 
 function usePicture(name, url) {
-  if (name === "image" && url !== given.image && isOwnMask()) usePicture("mask", null);
+  if (name === painting.of && url !== given[name] && isOwnMask()) usePicture("mask", null);
   given[name] = url;
   const [img, input, button] = $(`${name}-pick`).children;
   button.hidden = !url;
@@ -20,7 +20,8 @@ function usePicture(name, url) {
   wrong(input, "");
   if (name === "image") showMore(); else showUsed();
   if (!model) return;
-  $("edit-image").hidden = !given.image || !takes("inpainting");
+  $("edit-image").hidden = !given.image || !canEdit();
+  $("edit-video").hidden = !given.video || !canPaintVideo();
   const follows = given.image !== null && model.picture_size !== "default";
   $("size-hint").hidden = !follows;
   if (!sizeTouched) for (const side of ["width", "height"]) $(side).value = follows ? "" : model.defaults[side];
@@ -54,7 +55,7 @@ function blobOf(url) {
 for (const name of Object.keys(given)) {
   $(name).addEventListener("change", async () => { if ($(name).files.length) await useFiles(name, $(name).files); });
   $(`${name}-pick`).take = (files) => useFiles(name, files);
-  $(`${name}-pick`).lastElementChild.addEventListener("click", () => { usePicture(name, (name === "image" && more.shift()) || null); $(name).focus(); });
+  $(`${name}-pick`).lastElementChild.addEventListener("click", () => { dropUsed(name, given[name]); $(name).focus(); });
 }
 
 async function useFiles(name, files) {
@@ -103,20 +104,33 @@ const isMoved = (event) => event.dataTransfer.types.includes("text/x-input-image
 function showUsed() {
   saveInputs();
   const labels = { image: t("Input image"), mask: t("Mask"), last_image: t("Last frame"), video: t("Input video") };
-  const pictures = [...["image", "last_image", "video"].filter((name) => given[name]).map((name) => [name, given[name], labels[name]]), ...more.map((url, i) => ["image", url, t("Image {number}", { number: i + 2 })])];
-  if (given.mask && !given.image) pictures.push(["mask", given.mask, labels.mask]);
+  const images = more.map((url, i) => ["image", url, t("Image {number}", { number: i + 2 })]);
+  const pictures = [["image", given.image, labels.image], ...images, ...["last_image", "video"].map((name) => [name, given[name], labels[name]])].filter(([, url]) => url);
+  if (given.mask && !given.image && !given.video) pictures.push(["mask", given.mask, labels.mask]);
   $("used").hidden = !pictures.length;
-  $("used").replaceChildren(...pictures.map(([name, url, label]) => {
-    const isMasked = url === given.image && given.mask;
-    const img = h("img", { alt: "" });
-    showIn(img, name, url);
-    const frame = h("span", {}, img, isMasked ? h("img", { src: given.mask, alt: "", className: "over" }) : null);
-    return h("button", { type: "button", onclick: () => openUsed(name, url) }, frame, isMasked ? t("{label}, painted", { label }) : label);
-  }));
+  $("used").replaceChildren(...pictures.map(usedChip));
+}
+
+function usedChip([name, url, label], i) {
+  const isMasked = given.mask && url === (given.video || given.image);
+  const img = h("img", { alt: "" });
+  showIn(img, name, url);
+  const frame = h("span", {}, img, isMasked ? h("img", { src: given.mask, alt: "", className: "over" }) : null);
+  const without = () => { dropUsed(name, url); ($("used").querySelectorAll(".square")[i] || $("prompt")).focus(); };
+  return h("div", {}, h("button", { type: "button", onclick: () => openUsed(name, url) }, frame, isMasked ? t("{label}, painted", { label }) : label),
+    h("button", { type: "button", className: "square", "aria-label": t("Do without: {label}", { label }), title: t("Do without it"), onclick: without }, icon("x")));
 }
 
 function openUsed(name, url) {
-  if (url === given.image && takes("inpainting")) return edit(given.image, given.mask);
+  if (url === given.image && canEdit()) return edit(given.image, given.mask);
+  if (url === given.video && canPaintVideo()) return editVideo();
   $("settings").open = true;
   $(name).focus();
+}
+
+function dropUsed(name, url) {
+  if (name !== "image") return usePicture(name, null);
+  if (url === given.image) return usePicture("image", more.shift() || null);
+  more.splice(more.indexOf(url), 1);
+  showMore();
 }

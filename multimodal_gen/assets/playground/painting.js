@@ -3,7 +3,7 @@
 // undone. Lengths are pixels of the picture, from its upper left corner.
 
 const SIDES = ["left", "top", "right", "bottom"];
-const painting = { source: null, picture: null, mask: document.createElement("canvas"), first: null, acts: [], undone: [], known: null };
+const painting = { of: "image", source: null, picture: null, mask: document.createElement("canvas"), first: null, acts: [], undone: [], known: null };
 const added = () => painting.acts.findLast((act) => act.kind === "extend")?.sides || { left: 0, top: 0, right: 0, bottom: 0 };
 const isExtended = () => SIDES.some((side) => added()[side]);
 const brushOf = () => painting.mask.getContext("2d", { willReadFrequently: true });
