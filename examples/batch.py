@@ -1,9 +1,11 @@
 """Many prompts: they share the model's evaluations, and one that fails spoils no other."""
 
-from multimodal_gen import DiffusionGenerator, SamplingParams
+from collections.abc import Sequence
+
+from multimodal_gen import DiffusionGenerator, GenerationResult, SamplingParams
 from multimodal_gen.errors import MultimodalGenError
 
-prompts = [
+prompts: list[str | SamplingParams] = [
     "a pizza",
     "a dog",
     SamplingParams(prompt="a red heart", num_inference_steps=40),  # its own parameters
@@ -11,6 +13,7 @@ prompts = [
 ]
 
 with DiffusionGenerator.from_pretrained() as generator:
+    outcomes: Sequence[GenerationResult | MultimodalGenError]
     try:
         outcomes = generator.generate(prompts, seed=1)
     except MultimodalGenError as first:

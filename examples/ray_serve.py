@@ -10,6 +10,7 @@ Needs `pip install "ray[serve]"` beside the extra `ray`.
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import httpx2 as httpx
 from fastapi import FastAPI, Request, Response
@@ -77,7 +78,9 @@ class Server:
 
 def app(settings: Mapping[str, Sequence[str]]) -> serve.Application:
     """What `import_path` names, with its `args`."""
-    return Server.bind(settings.get("options", []))
+    server: Any = Server  # the decorator's type does not tell what it adds
+    application: serve.Application = server.bind(settings.get("options", []))
+    return application
 
 
 if __name__ == "__main__":

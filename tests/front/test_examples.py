@@ -49,6 +49,30 @@ def test_openais_client_is_served(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["heart-0.png", "heart-1.png"]
 
 
+def test_openais_client_without_a_server_says_how_to_start_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = "http://127.0.0.1:1"
+    monkeypatch.setattr(sys, "argv", ["openai_client.py", url])
+    with pytest.raises(SystemExit, match=f"no server answers at {url}: start one with"):
+        runpy.run_path(str(ROOT / "examples" / "openai_client.py"), run_name="__main__")
+
+
+def test_connect_without_an_address_starts_an_engine_and_a_process_that_uses_it(
+    engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shared() -> DiffusionGenerator:
+        return DiffusionGenerator.connect(engine.address)
+
+    engine.wait_ready(120)
+    monkeypatch.setattr(DiffusionGenerator, "from_pretrained", shared)
+    monkeypatch.setattr(sys, "argv", ["connect.py"])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples" / "connect.py"), run_name="__main__")
+    assert [path.name for path in tmp_path.iterdir()] == ["dog.png"]
+
+
 @pytest.mark.parametrize("name", WRITES)
 def test_an_example_runs_and_writes_what_it_says(
     name: str, engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
