@@ -6,7 +6,6 @@ The names below are imported when first used: importing the package pulls in no 
 from __future__ import annotations
 
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     )
     from multimodal_gen.entrypoints.python.generation_result import Progress as Progress
     from multimodal_gen.messages.model_info import ModelInfo as ModelInfo
+    from multimodal_gen.messages.request_warning import RequestWarning as RequestWarning
     from multimodal_gen.postprocess.metadata import Recipe as Recipe
     from multimodal_gen.postprocess.metadata import read_parameters as read_parameters
 
@@ -36,6 +36,7 @@ _HOMES = {
     "ModelInfo": "multimodal_gen.messages.model_info",
     "Progress": "multimodal_gen.entrypoints.python.generation_result",
     "Recipe": "multimodal_gen.postprocess.metadata",
+    "RequestWarning": "multimodal_gen.messages.request_warning",
     "SamplingParams": "multimodal_gen.configs.sampling_params",
     "ServerArgs": "multimodal_gen.configs.server_args",
     "read_parameters": "multimodal_gen.postprocess.metadata",
@@ -48,6 +49,7 @@ __all__ = [
     "ModelInfo",
     "Progress",
     "Recipe",
+    "RequestWarning",
     "SamplingParams",
     "ServerArgs",
     "__version__",
@@ -59,6 +61,8 @@ def __getattr__(name: str) -> object:
     if name in _MODULES:
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
+        from difflib import get_close_matches
+
         nearest = get_close_matches(name, __all__, 1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         message = f"module {__name__!r} has no attribute {name!r}{hint}"

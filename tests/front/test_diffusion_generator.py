@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engines import sharing_happens
+from engines import is_running, sharing_happens
 
 import multimodal_gen
 from multimodal_gen import DiffusionGenerator, GenerationResult, SamplingParams
@@ -259,13 +260,25 @@ def test_a_checkpoint_that_cannot_be_loaded_raises_why(tmp_path: Path) -> None:
         DiffusionGenerator.from_pretrained(tmp_path, device="cpu")
 
 
+SCRIPT = """
+import psutil
+from multimodal_gen import DiffusionGenerator
+
+def processes():
+    return [child.pid for child in psutil.Process().children(recursive=True)]
+
+generator = DiffusionGenerator.from_pretrained(device="cpu")
+print(generator.generate("a red heart", num_inference_steps=2).images[0].size)
+del generator
+print(processes())
+generator = DiffusionGenerator.from_pretrained(device="cpu")
+print(processes())
+"""
+
+
 def test_a_script_needs_no_main_guard_and_may_forget_to_close(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(
-        "from multimodal_gen import DiffusionGenerator\n"
-        "generator = DiffusionGenerator.from_pretrained(device='cpu')\n"
-        "print(generator.generate('a red heart', num_inference_steps=2).images[0].size)\n"
-    )
+    script.write_text(SCRIPT)
     root = Path(multimodal_gen.__file__).parent.parent
     done = subprocess.run(
         [sys.executable, "-W", "error", script],
@@ -274,4 +287,7 @@ def test_a_script_needs_no_main_guard_and_may_forget_to_close(tmp_path: Path) ->
         text=True,
         timeout=600,
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("(96, 96)\n", "", 0)
+    size, after_del, at_exit = done.stdout.splitlines()
+    assert (size, after_del, done.stderr, done.returncode) == ("(96, 96)", "[]", "", 0)
+    assert len(pids := ast.literal_eval(at_exit)) >= 2
+    assert not any(map(is_running, pids))

@@ -13,6 +13,7 @@ import pytest
 from places import ROOT
 from snippets import PAGES
 
+import multimodal_gen
 from multimodal_gen.configs.families import FAMILIES
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.server_args import ServerArgs
@@ -81,6 +82,14 @@ def test_routes_of_every_protocol_are_listed(rendered: Callable[[str], str]) -> 
         "POST /hf",
     ):
         assert f"| `{route}` |" in page
+
+
+def test_every_public_name_of_python_is_on_its_page() -> None:
+    shown = re.findall(r"^::: ([\w.]+)$", (REFERENCE / "python.md").read_text(), re.MULTILINE)
+    homes = (each.rpartition(".") for each in shown)
+    found = {name: getattr(importlib.import_module(home), name) for home, _, name in homes}
+    for name in {*multimodal_gen.__all__} - {"__version__"}:
+        assert found[name] is getattr(multimodal_gen, name)
 
 
 def test_every_error_is_listed(rendered: Callable[[str], str]) -> None:

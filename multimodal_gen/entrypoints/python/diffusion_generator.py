@@ -69,7 +69,7 @@ class DiffusionGenerator:
         self._close = weakref.finalize(self, _close, engine or client, self._loop)
 
     @classmethod
-    @showing_keywords(EngineArgs, ENGINE)
+    @showing_keywords(EngineArgs, EngineKeywords)
     def from_pretrained(
         cls,
         model_path: UserPath | None = None,
@@ -173,7 +173,7 @@ class DiffusionGenerator:
         **sampling_params: Unpack[SamplingKeywords],
     ) -> GenerationResults: ...
 
-    @showing_keywords(SamplingParams, SAMPLING)
+    @showing_keywords(SamplingParams, SamplingKeywords)
     def generate(
         self,
         prompt: PromptLike | PromptsLike,
@@ -212,7 +212,7 @@ class DiffusionGenerator:
         **sampling_params: Unpack[SamplingKeywords],
     ) -> GenerationResults: ...
 
-    @showing_keywords(SamplingParams, SAMPLING)
+    @showing_keywords(SamplingParams, SamplingKeywords)
     async def agenerate(
         self,
         prompt: PromptLike | PromptsLike,
@@ -223,7 +223,7 @@ class DiffusionGenerator:
         check_names(sampling_params, SAMPLING, ())
         return self._noted(await self._generate(*_calls(prompt, sampling_params)))
 
-    @showing_keywords(SamplingParams, SAMPLING)
+    @showing_keywords(SamplingParams, SamplingKeywords)
     def stream(
         self,
         prompt: PromptLike,
@@ -238,7 +238,7 @@ class DiffusionGenerator:
         events = self._stream(prompt, sampling_params, previews)
         return _blocking(self._loop, events, self._noted)
 
-    @showing_keywords(SamplingParams, SAMPLING)
+    @showing_keywords(SamplingParams, SamplingKeywords)
     def astream(
         self,
         prompt: PromptLike,
