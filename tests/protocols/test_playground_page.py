@@ -245,3 +245,17 @@ def test_a_stream_ends_with_the_server(tmp_path: Path) -> None:
         assert events.next("server")["phase"] == "ready"
         server.stop()
         assert events.next("server")["phase"] == "stopping"
+
+
+def test_no_two_scripts_declare_the_same_name() -> None:
+    """They share one scope, in which a second declaration would end the whole script."""
+    declared = re.compile(
+        r"^(?:const|let|class|(?:async )?function\*?) (?:(\w+)|[\[{]([^=]*)[\]}] =)", re.MULTILINE
+    )
+    names = Counter(
+        name
+        for script in SCRIPTS
+        for match in declared.finditer(script)
+        for name in re.findall(r"\w+", match[1] or match[2])
+    )
+    assert [name for name, count in names.items() if count > 1] == []
