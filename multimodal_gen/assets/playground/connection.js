@@ -25,7 +25,8 @@ function inWords(error) {
     return t("The server can't be reached. This page keeps trying; accepted requests are not lost.");
   }
   const again = error.retryAfter ? ` ${t("Try again in {time}.", { time: span(error.retryAfter) })}` : "";
-  const said = error.message.charAt(0).toUpperCase() + error.message.slice(1).replace(/\.?$/, ".");
+  const first = /^[\w.]+=/.test(error.message) ? error.message.charAt(0) : error.message.charAt(0).toUpperCase();  // a field keeps its name
+  const said = first + error.message.slice(1).replace(/\.?$/, ".");
   if (error.status === 429) return `${t("The queue is full.")} ${said}${again}`;
   if (error.status === 503) return t("Not available: {reason}", { reason: error.message.replace(/\.?$/, ".") }) + again;
   if (error.status === 413) return `${t("The request is too large.")} ${said}`;
