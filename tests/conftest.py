@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +93,17 @@ def bundled_model() -> Path:
     import multimodal_gen
 
     return Path(multimodal_gen.__file__).parent / "assets" / "bundled_model"
+
+
+@pytest.fixture(scope="session")
+def unlimited_model(bundled_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the bundled model that draws any size, if not well."""
+    copy = shutil.copytree(bundled_model, tmp_path_factory.mktemp("unlimited") / bundled_model.name)
+    defaults = copy / "generation_defaults.json"
+    stated = json.loads(defaults.read_text())
+    del stated["limits"]
+    defaults.write_text(json.dumps(stated))
+    return copy
 
 
 @pytest.fixture(scope="module")

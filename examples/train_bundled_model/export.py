@@ -9,6 +9,7 @@ import torch
 import words
 from denoiser import Painter
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from drawing import SIZES
 from safetensors.torch import load_file, save_file
 from sampling import DEFAULT
 from tokenizers import Tokenizer
@@ -49,6 +50,7 @@ def export(vae: AutoencoderKL, painter: Painter, tokenizer: Tokenizer, out: Path
         "true_cfg_scale": DEFAULT.true_cfg,
         "negative_prompt": "",
         "max_sequence_length": DEFAULT.length,
+        "limits": {"smallest_side": min(map(min, SIZES)), "largest_side": max(map(max, SIZES))},
     }
     (out / "generation_defaults.json").write_text(json.dumps(defaults, indent=2) + "\n")
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())

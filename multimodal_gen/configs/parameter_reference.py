@@ -13,7 +13,7 @@ _TYPES = {int: "integer", float: "number", str: "text", bool: "boolean"}
 _NEEDS: dict[Need, str] = {
     "parameter": "a model that lists it in `parameters`",
     "image_model": "a model that takes an input image",
-    "image": "an input image",
+    "image": "an input image or video",
     "mask": "an input image and a mask",
     "video": "a video model",
     "guidance": "a model with classifier-free guidance",

@@ -9,8 +9,8 @@ Bound = float | str | None
 """A number, or its path in `ModelInfo`: "limits.max_steps". None: no bound."""
 Need = Literal["parameter", "image_model", "image", "mask", "video", "guidance"]
 """What a parameter needs to have an effect. parameter: a model whose `ModelInfo.parameters` names
-it; other models reject it. image_model: a model that takes an input image. image: an input image.
-mask: an input image and a mask. video: a model that generates videos. guidance: a model with
+it; other models reject it. image_model: a model that takes an input image. image: an input image or
+video. mask: an input image and a mask. video: a model that generates videos. guidance: a model with
 classifier-free guidance."""
 
 

@@ -16,6 +16,7 @@ from multimodal_gen.checkpoints.index import index_name
 from multimodal_gen.checkpoints.scheduler_config import scheduler_config
 from multimodal_gen.configs.arguments.engine_args import EngineArgs
 from multimodal_gen.configs.families import FamilyConfig
+from multimodal_gen.configs.sampling.guidance import GUIDANCE_PARAMETERS
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.configs.solver_choice import default_solver_name, solver_names, view_of
 from multimodal_gen.configs.solvers import (
@@ -30,7 +31,7 @@ from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.launch.hub import is_repository
 from multimodal_gen.launch.model_path import BUNDLED_MODEL, locate
 from multimodal_gen.messages.model_defaults import Defaults
-from multimodal_gen.messages.model_info import Limits, ModelInfo
+from multimodal_gen.messages.model_info import Limits, ModelInfo, StatedLimits
 from multimodal_gen.messages.pictures import Pictures
 from multimodal_gen.messages.validation import resolve
 
@@ -41,6 +42,8 @@ _TARGETS = ("transformer", "transformer_2", "unet", "text_encoder", "text_encode
 _PUBLISHED_VAE_BLOCKS = 4
 """Of the image VAEs that families' size multiples are for."""
 _LONGEST = 10**6
+_EMBEDDED = ("hunyuan_video", "flux2_dev")
+"""Families whose denoisers always take a guidance scale as an input."""
 
 
 def expected_model(args: EngineArgs) -> ModelInfo | None:
@@ -55,6 +58,19 @@ def expected_model(args: EngineArgs) -> ModelInfo | None:
         return _described(path, family) if family is not None and told else None
     except (InvalidCheckpoint, KeyError):
         return None
+
+
+def facts_of(folder: Path) -> tuple[StatedLimits, tuple[str, ...]]:
+    """Limits that a checkpoint states, and sampling parameters that have no effect on it; neither
+    if that is not known."""
+    try:
+        family = identify(folder).family
+        if family is None or not folder.is_dir():
+            return StatedLimits(), ()
+        native = family.denoiser != "fallback" and bool(family.views)
+        return _stated(folder)[1], _no_effect(folder, family) if native else ()
+    except (InvalidCheckpoint, KeyError):
+        return StatedLimits(), ()
 
 
 def check_model_path(args: EngineArgs) -> None:
@@ -95,7 +111,8 @@ def _described(folder: Path, family: FamilyConfig) -> ModelInfo:
         family=family.name,
         tasks=family.tasks,
         defaults=_defaults(folder, family.defaults),
-        limits=family.limits,
+        limits=_stated(folder)[1].within(family.limits),
+        no_effect=_no_effect(folder, family),
         picture_size=family.picture_size,
         last_image_alone=family.last_image_alone,
         size_multiple=_size_multiple(folder, family),
@@ -109,14 +126,39 @@ def _described(folder: Path, family: FamilyConfig) -> ModelInfo:
 
 
 def _defaults(folder: Path, usual: Defaults) -> Defaults:
-    if not (folder / _DEFAULTS).is_file():
-        return usual
-    own = read_json(folder, _DEFAULTS)
+    own, _ = _stated(folder)
     known = {name: own[name] for name in Defaults.__struct_fields__ if name in own}
     try:
         return msgspec.convert({**msgspec.structs.asdict(usual), **known}, Defaults)
     except msgspec.ValidationError:
         return usual
+
+
+def _stated(folder: Path) -> tuple[Mapping[str, Any], StatedLimits]:
+    """Defaults and limits in the checkpoint; what is wrong with them is told when it is loaded."""
+    own = read_json(folder, _DEFAULTS) if (folder / _DEFAULTS).is_file() else {}
+    try:
+        return own, msgspec.convert(own.get("limits", {}), StatedLimits)
+    except msgspec.ValidationError:
+        return own, StatedLimits()
+
+
+def _no_effect(folder: Path, family: FamilyConfig) -> tuple[str, ...]:
+    """As `ModelInfo.no_effect`, from the family and the checkpoint's configs."""
+    distilled = read_json(folder, "model_index.json").get("is_distilled", family.name in _EMBEDDED)
+    config = folder / "transformer" / "config.json"
+    told = read_json(folder, "transformer/config.json") if config.is_file() else {}
+    embeds = family.name in _EMBEDDED or told.get("guidance_embeds") is True
+    guided = any(name in GUIDANCE_PARAMETERS for name in family.parameters)
+    guided = guided and not (family.name.startswith("flux2") and distilled)
+    by_true = "true_cfg_scale" in family.parameters
+    starts = {"image-to-image", "inpainting"} & {*family.tasks} or family.defaults.strength
+    taken = {
+        "guidance_scale": embeds or (guided and not by_true),
+        "negative_prompt": guided,
+        "strength": bool(starts),
+    }
+    return tuple(name for name, is_taken in taken.items() if not is_taken)
 
 
 def _size_multiple(folder: Path, family: FamilyConfig) -> int:

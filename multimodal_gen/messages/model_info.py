@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -54,6 +54,26 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Input images of one request, for a model that takes any; a last frame is not one of them."""
     max_sequence_length: int | None = None
     max_prompt_characters: int = 32_000
+    smallest_side: int | None = None
+    """Side that the checkpoint says it was trained for at least; smaller ones get a warning."""
+    largest_side: int | None = None
+    """Largest side of a first pass that the checkpoint says it can draw."""
+    largest_aspect: float | None = None
+    """Longer side divided by the shorter one, at most, as the checkpoint says."""
+
+
+class StatedLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits that a checkpoint states in its generation_defaults.json."""
+
+    smallest_side: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    largest_side: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    largest_aspect: Annotated[float, msgspec.Meta(ge=1)] | None = None
+    max_sequence_length: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+    def within(self, limits: Limits) -> Limits:
+        """Return `limits`, with those that are stated."""
+        stated = {name: value for name, value in msgspec.structs.asdict(self).items() if value}
+        return msgspec.structs.replace(limits, **stated)
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +96,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """num_frames must be `limits.min_frames` more than a multiple of it."""
     parameters: tuple[str, ...] = ()
     """Optional sampling parameters that this model supports."""
+    no_effect: tuple[str, ...] = ()
+    """Sampling parameters that it accepts, and that change nothing."""
     required: tuple[str, ...] = ()
     """Those of them that name an input that each request must have."""
     upscale_ways: tuple[UpscaleWay, ...] = ()
@@ -101,6 +123,15 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"ModelInfo({self.name!r}, family={self.family!r}, tasks={self.tasks})"
+
+    @property
+    def cfg_parameter(self) -> str:
+        """Parameter that other programs' `cfg` stands for. Models that are guided only on request,
+        by `true_cfg_scale`, are not by programs that always send a scale."""
+        guided = (self.defaults.true_cfg_scale or 1) > 1
+        return (
+            "true_cfg_scale" if guided and "guidance_scale" in self.no_effect else "guidance_scale"
+        )
 
     @property
     def makes_videos(self) -> bool:

@@ -182,7 +182,9 @@ def output_size(params: SamplingParams, model: ModelInfo, pictures: Pictures) ->
     else:
         scale = math.sqrt(usual / (rows * columns))
         step = math.lcm(_STEP, step)
-    longest = model.limits.max_side // step
+    longest = (model.limits.largest_side or model.limits.max_side) // step
+    if width is None and height is None:  # both are smaller, in the image's shape
+        scale = min(scale, longest * step / max(rows, columns))
     following = [max(1, min(counted(side * scale / step), longest)) for side in (columns, rows)]
     return _or(width, following[0] * step), _or(height, following[1] * step)
 

@@ -8,8 +8,9 @@ import msgspec
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.codec import FrameHeader
+from multimodal_gen.messages.request_warning import RequestWarning
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 PREVIEWS_PER_REQUEST = 10
 """Maximum; each preview costs a small decode."""
 Runner = Literal["eager", "compiled", "captured"]
@@ -41,6 +42,8 @@ class Req(msgspec.Struct, frozen=True, kw_only=True):
     pictures: dict[str, FrameHeader] = {}
     """Input images and video, as frames in this order; see messages/pictures.py."""
     standing: Standing = Standing()
+    warnings: tuple[RequestWarning, ...] = ()
+    """What the client knows of it: for its result."""
     runner: Runner | None = None
     """As of `Work`, for a request that another engine has begun; None: the fastest that is
     ready."""

@@ -24,6 +24,13 @@ class RequestWarning(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         return self.text
 
+    def about(self, name: str) -> RequestWarning:
+        """Return the warning with another name of its field, as the client knows it."""
+        text = self.text
+        if self.field and text.startswith(self.field):
+            text = name + text.removeprefix(self.field)
+        return RequestWarning(self.code, name, text)
+
     @classmethod
     def no_effect(cls, field: str, why: str = "") -> RequestWarning:
         """Say that a field has no effect, and why."""

@@ -17,7 +17,14 @@ from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.configs.second_pass import enlarged_by_model, naming_upscale, second_pass
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.checks.fitting_sizes import fitting_size, latent_frames, too_large
+from multimodal_gen.messages.checks.no_effect import effective, without_effect
 from multimodal_gen.messages.checks.schedule import check_schedule
+from multimodal_gen.messages.checks.trained_sizes import (
+    check_drawable,
+    check_shape,
+    large_second_pass,
+    small_sides,
+)
 from multimodal_gen.messages.codec import FrameHeader
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import (
@@ -29,6 +36,7 @@ from multimodal_gen.messages.pictures import (
     strength_of,
 )
 from multimodal_gen.messages.request import Req
+from multimodal_gen.messages.request_warning import RequestWarning
 
 MAX_LORA_SCALE = 100
 MAX_CONTROL_SCALE = 100
@@ -47,12 +55,13 @@ def resolve(
 ) -> SamplingParams:
     """Check `params` and fill in the defaults of its LoRAs and of the model. Raises
     InvalidRequest."""
-    params = with_lora_defaults(params, model)
+    params = with_lora_defaults(effective(params, model, pictures), model)
     _check_known(params, model)
     check_pictures(params, model, pictures)
     for side in ("width", "height"):  # the other may follow from it
         if getattr(params, side) is not None:
             PARAMETERS[side].check_value(getattr(params, side), model)
+            check_drawable(side, getattr(params, side), model)
     filled = _model_defaults(params, model)
     filled["width"], filled["height"] = output_size(params, model, pictures)
     filled["num_frames"] = output_frames(params, model, pictures)
@@ -65,13 +74,18 @@ def resolve(
     if params.scheduler is None and model.schedulers:
         filled["scheduler"] = model.schedulers[0]
     resolved = replace(params, **filled)
+    check_shape(resolved, model)
     validate(resolved, model, pictures)
     return resolved
 
 
 def _model_defaults(params: SamplingParams, model: ModelInfo) -> dict[str, Any]:
     """Return the model's defaults for fields that `params` leaves unset."""
-    unset = [name for name in _MODEL_DEFAULTS if getattr(params, name) is None]
+    unset = [
+        name
+        for name in _MODEL_DEFAULTS
+        if getattr(params, name) is None and name not in model.no_effect
+    ]
     if params.guidance_scale is not None and "guidance_scale_2" in unset:
         unset.remove("guidance_scale_2")  # its default goes with the other's
     return {name: getattr(model.defaults, name) for name in unset}
@@ -104,6 +118,8 @@ def with_lora_defaults(
 def _supports(model: ModelInfo, name: str, value: object) -> bool:
     if name == "scheduler":
         return value in model.schedulers
+    if name in model.no_effect:
+        return False
     return "parameter" not in PARAMETERS[name].spec.needs or name in model.parameters
 
 
@@ -114,12 +130,30 @@ def requests_of(
     *,
     previews: bool = False,
 ) -> list[Req]:
-    """Combine `resolve` and `outputs_of`. Raises InvalidRequest."""
-    return outputs_of(resolve(params, model, pictures), pictures, previews=previews)
+    """Combine `resolve`, `warnings_about` and `outputs_of`. Raises InvalidRequest."""
+    resolved = resolve(params, model, pictures)
+    told = warnings_about(params, model, pictures)
+    return outputs_of(resolved, pictures, told, previews=previews)
+
+
+def warnings_about(
+    params: SamplingParams, model: ModelInfo, pictures: Pictures = NO_PICTURES
+) -> tuple[RequestWarning, ...]:
+    """Return what the client can tell about parameters before `resolve` fills in defaults."""
+    size = output_size(params, model, pictures)
+    return (
+        *without_effect(params, model, pictures),
+        *small_sides(params, model),
+        *large_second_pass(params, model, size),
+    )
 
 
 def outputs_of(
-    resolved: SamplingParams, pictures: Pictures = NO_PICTURES, *, previews: bool = False
+    resolved: SamplingParams,
+    pictures: Pictures = NO_PICTURES,
+    warnings: tuple[RequestWarning, ...] = (),
+    *,
+    previews: bool = False,
 ) -> list[Req]:
     """Build one Req per output, with seeds `seed`, `seed + 1`, … and fresh ids."""
     assert resolved.seed is not None
@@ -129,6 +163,7 @@ def outputs_of(
             params=replace(resolved, seed=resolved.seed + j, num_outputs_per_prompt=1),
             previews=previews,
             pictures=dict(pictures),
+            warnings=warnings,
         )
         for j in range(resolved.num_outputs_per_prompt)
     ]
@@ -231,6 +266,8 @@ def _check_known(params: SamplingParams, model: ModelInfo) -> None:
             continue
         if PARAMETERS[name].spec.option:
             raise _not_offered(name, value)
+        if "video" in PARAMETERS[name].spec.needs and not model.makes_videos:
+            raise InvalidRequest(name, value, "this model makes pictures, not videos")
         known = ", ".join(model.parameters) or "none"
         allowed = f"not supported by {model.family} ({', '.join(model.tasks)}); supported: {known}"
         raise InvalidRequest(name, value, allowed)

@@ -197,20 +197,21 @@ def test_a_rank_without_rows_decodes_no_band(checkpoints: Callable[..., Path]) -
         assert other.decoded_by_all(flat) == shared
 
 
-def test_bands_have_the_pixels_of_the_whole() -> None:
+def test_bands_have_the_pixels_of_the_whole(unlimited_model: Path) -> None:
     pixels = []
     for ranks in (1, 2):
-        with start_engine(num_gpus=ranks) as engine:
+        with start_engine(model_path=str(unlimited_model), num_gpus=ranks) as engine:
             size = {"width": 512, "height": 512, "num_inference_steps": 1}
             pixels.append(submit_to(engine, "a pizza", **size).result(200).pixels.astype(int))
     assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
 
-def test_tiles_and_pixels_are_the_same_on_any_number_of_ranks() -> None:
+def test_tiles_and_pixels_are_the_same_on_any_number_of_ranks(unlimited_model: Path) -> None:
     """With so little memory that a picture is decoded in tiles, of which several fit at once."""
+    small = {"model_path": str(unlimited_model), "device_memory_gb": 0.06}
     pixels = []
     for ranks in (1, 2, 4):
-        with start_engine(num_gpus=ranks, device_memory_gb=0.06) as engine:
+        with start_engine(**small, num_gpus=ranks) as engine:
             size = {"width": 192, "height": 256, "num_inference_steps": 2}
             # The second pass starts from the tiles of the first.
             request = submit_to(engine, "a pizza", **size, upscale="1.25:0.5:2")
@@ -233,10 +234,12 @@ def test_room_follows_from_the_memory_that_is_given_and_not_from_what_is_free() 
 
 def test_a_rank_that_can_not_begin_with_its_tiles_leaves_nobody_waiting(
     monkeypatch: pytest.MonkeyPatch,
+    unlimited_model: Path,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path(FAULTS_FOLDER))
     monkeypatch.setenv("RANK_FAULTS", "harshly=shared_decoding:1:raise")
-    with start_engine(num_gpus=2, device_memory_gb=0.06) as engine:
+    small = {"model_path": str(unlimited_model), "device_memory_gb": 0.06}
+    with start_engine(**small, num_gpus=2) as engine:
         request = submit_to(engine, "fail harshly", width=192, height=256, num_inference_steps=1)
         with pytest.raises(EngineDied, match="planted"):
             request.result(200)

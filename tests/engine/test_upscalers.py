@@ -209,11 +209,13 @@ def test_without_the_extra_a_model_is_refused(
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path) -> Iterator[EngineProcess]:
+def served(folder: Path, unlimited_model: Path) -> Iterator[EngineProcess]:
     """On two ranks, which share the tiles."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", library_path())
-        with start_engine(upscaler_dir=str(folder), num_gpus=2) as engine:
+        with start_engine(
+            model_path=str(unlimited_model), upscaler_dir=str(folder), num_gpus=2
+        ) as engine:
             yield engine
 
 

@@ -500,7 +500,7 @@ def test_what_needs_no_engine_imports_nothing_heavy(argv: list[str]) -> None:
 
 def test_the_command_starts_an_engine_and_interrupting_it_ends_everything(tmp_path: Path) -> None:
     short = {"prompt": "a dog", "num_inference_steps": 2}
-    long = {"prompt": "a dog", "num_inference_steps": 1000, "width": 512, "height": 512}
+    long = {"prompt": "a dog", "num_inference_steps": 1000, "width": 128, "height": 128}
     (tmp_path / "p.jsonl").write_text(f"{json.dumps(short)}\n{json.dumps(long)}")
     # What began these tests in the background may have had them ignore it, and their children.
     signal.signal(signal.SIGINT, signal.default_int_handler)

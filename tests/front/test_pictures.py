@@ -1,6 +1,7 @@
 """Pictures that come with a request: opened by the client, checked twice, and what size follows."""
 
 import io
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -185,12 +186,19 @@ def test_a_path_is_never_sent_to_an_engine() -> None:
 
 
 def test_strength_needs_a_picture_and_a_model_that_starts_from_it() -> None:
-    for tasks, pictures in ((ALL.tasks, {}), (("image-edit",), IMAGE), (("text-to-image",), {})):
+    with pytest.raises(InvalidRequest, match="strength"):
+        resolve(SamplingParams(strength=0.5), model("image-edit"), IMAGE)
+    for strength, pictures in itertools.product((0, -0.1, 1.01, float("nan")), ({}, IMAGE)):
         with pytest.raises(InvalidRequest, match="strength"):
-            resolve(SamplingParams(strength=0.5), model(*tasks), pictures)
-    for strength in (0, -0.1, 1.01, float("nan")):
-        with pytest.raises(InvalidRequest, match="strength"):
-            resolve(SamplingParams(strength=strength), ALL, IMAGE)
+            resolve(SamplingParams(strength=strength), ALL, pictures)
+
+
+def test_strength_without_a_picture_is_not_used_and_that_is_said() -> None:
+    for each in (ALL, model("text-to-image")):
+        (req,) = requests_of(SamplingParams(strength=0.5, seed=1), each)
+        (warning,) = req.warnings
+        assert (req.params.strength, warning.code, warning.field) == (None, "no_effect", "strength")
+        assert str(warning) == "strength has no effect without an input image"
 
 
 def test_strength_has_a_default_for_each_task_and_none_without_a_picture() -> None:

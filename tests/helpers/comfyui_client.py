@@ -47,8 +47,8 @@ def default_graph(text: str = "a red heart", steps: int = 4, **sampling: Any) ->
 
 def long_graph() -> Graph:
     """One that is still under way when a test looks at it."""
-    graph = default_graph(steps=600)
-    graph["5"]["inputs"].update(width=192, height=192)
+    graph = default_graph(steps=1000)
+    graph["5"]["inputs"].update(width=128, height=128)
     return graph
 
 

@@ -15,7 +15,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.messages.codec import header_of
 from multimodal_gen.messages.plan import Phase
 from multimodal_gen.messages.request import Req
-from multimodal_gen.messages.validation import resolve
+from multimodal_gen.messages.validation import resolve, warnings_about
 from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.distributed.mesh import Mesh
 from multimodal_gen.runtime.layers.lora import LoraUse
@@ -68,7 +68,8 @@ def start(
     pictures = pictures or {}
     headers = {name: header_of(picture) for name, picture in pictures.items()}
     resolved = resolve(params, pipeline.model_info("test"), headers)
-    req = Req(id=name, params=resolved, previews=previews, pictures=headers)
+    told = warnings_about(params, pipeline.model_info("test"), headers)
+    req = Req(id=name, params=resolved, previews=previews, pictures=headers, warnings=told)
     state = RequestState.of(req, [*pictures.values()])
     state.loras, state.controls = tuple(loras), tuple(controls)
     pipeline.forward(Phase.ENCODE, [state], 1)

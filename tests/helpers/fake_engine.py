@@ -68,14 +68,16 @@ class FakeEngine:
     def finish(self, prompt: str) -> None:
         """Its pixels say its seed."""
         request_id, _ = self._named(prompt)
-        params = self.alive[request_id].params
+        req = self.alive[request_id]
+        params = req.params
         seed = params.seed or 0
         pixels = np.full(
             (self.frames, params.height or 8, params.width or 8, 3), seed % 256, np.uint8
         )
         steps = pixels[..., 0].size / 1e6 * (params.num_inference_steps or 1)
         usage = Usage(len(params.prompt.split()), steps)
-        output = Output(request_id, pixels, seed, params.fps, {}, [], self.warnings, usage=usage)
+        warnings = (*req.warnings, *self.warnings)
+        output = Output(request_id, pixels, seed, params.fps, {}, [], warnings, usage=usage)
         if self.sound is not None:
             output = replace(output, audio=self.sound.samples, audio_rate=self.sound.rate)
         self._end(request_id, output)

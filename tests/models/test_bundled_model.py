@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.messages.model_info import Defaults, StatedLimits
 
 MAX_BYTES = 16_000_000
 CONFIGS = {
@@ -47,8 +47,10 @@ def test_it_holds_nothing_but_weights_and_text(bundled_model: Path) -> None:
 
 
 def test_its_generation_defaults_are_known_parameters(bundled_model: Path) -> None:
-    text = (bundled_model / "generation_defaults.json").read_bytes()
-    defaults = msgspec.json.decode(text, type=Defaults)
+    stated = msgspec.json.decode((bundled_model / "generation_defaults.json").read_bytes())
+    limits = msgspec.convert(stated.pop("limits"), StatedLimits)
+    assert (limits.smallest_side, limits.largest_side) == (96, 128)
+    defaults = msgspec.convert(stated, Defaults)
     assert (defaults.width, defaults.height) == (96, 96)
 
 
@@ -58,6 +60,7 @@ def test_stock_diffusers_draws_a_red_heart_with_it(bundled_model: Path) -> None:
     )
     pipeline.set_progress_bar_config(disable=True)
     defaults = json.loads((bundled_model / "generation_defaults.json").read_text())
+    del defaults["limits"]
     generator = torch.Generator("cpu").manual_seed(0)
     prompt = "a red heart on a white background"
     output = pipeline(prompt, **defaults, generator=generator, output_type="np")

@@ -176,9 +176,21 @@ def test_notes_tell_the_weights(sd15: ComposedPipeline) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("sd15", "text_encoder did not read its last 65 tokens; prompt_syntax=a1111 reads all"),
-        ("wan", "text_encoder did not read its last 109 tokens: max_sequence_length=32"),
-        ("flux-dev", "text_encoder_2 did not read its last 109 tokens: max_sequence_length=32"),
+        (
+            "sd15",
+            "cut at 77 tokens by text_encoder: the last 65 are not read, {lost!r}"
+            "; prompt_syntax=a1111 reads all",
+        ),
+        (
+            "wan",
+            "cut at 32 tokens by text_encoder: the last 109 are not read, {lost!r}"
+            "; max_sequence_length=141 reads all",
+        ),
+        (
+            "flux-dev",
+            "cut at 32 tokens by text_encoder_2: the last 109 are not read, {lost!r}"
+            "; max_sequence_length=141 reads all",
+        ),
     ],
 )
 def test_tokens_that_are_cut_off_are_told(
@@ -186,7 +198,12 @@ def test_tokens_that_are_cut_off_are_told(
 ) -> None:
     known = {} if name == "sd15" else {"max_sequence_length": 32}
     state = start(load(checkpoints(name)), asked(LONG, "plain", guidance_scale=1.0, **known))
-    assert texts(state.warnings) == [f"prompt: {told}"]
+    first = 65 if name == "sd15" else 27  # of the words that are not read
+    lost = " ".join(LONG.split()[first:])
+    lost = lost if len(lost) <= 300 else f"{lost[:299]}…"
+    (warning,) = state.warnings
+    assert (warning.code, warning.field) == ("prompt_cut", "prompt")
+    assert str(warning) == f"prompt: {told.format(lost=lost)}"
 
 
 def test_requests_with_weights_share_a_batch_as_they_are_alone(sd15: ComposedPipeline) -> None:

@@ -80,7 +80,7 @@ def refusal(response: httpx2.Response) -> dict[str, Any]:
         ("guidance_scale", -1, "invalid_value"),
         ("guidance_scale", float("nan"), "invalid_value"),
         ("scheduler", "nonsense", "invalid_value"),
-        ("strength", 0.5, "invalid_value"),
+        ("strength", 1.5, "invalid_value"),
         ("num_frames", 9, "invalid_value"),
         ("priority", "urgent", "invalid_value"),
         ("lora", [{"name": "a"}], "invalid_value"),

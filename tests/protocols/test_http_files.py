@@ -149,7 +149,7 @@ def test_an_edit_is_made_in_the_background_too(url: str) -> None:
 
 def test_deleting_a_job_ends_its_work(url: str, engine: EngineProcess) -> None:
     # It would take far longer than is waited for its end.
-    job = post(url, run_in_background=True, num_inference_steps=900, size="512x512").json()
+    job = post(url, run_in_background=True, num_inference_steps=1000, size="128x128").json()
     assert eventually(lambda: engine.client.health().running == 1)
     assert httpx2.delete(url + JOBS + job["id"], timeout=30).is_success
     assert eventually(lambda: engine.client.health().running == 0, 10)

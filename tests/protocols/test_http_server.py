@@ -22,7 +22,7 @@ from multimodal_gen.entrypoints.http.server import serve
 from multimodal_gen.entrypoints.http.transport.listen import listen, listener_url
 from multimodal_gen.errors import InvalidRequest
 
-LONG = {"num_inference_steps": 900, "seed": 1, "size": "256x256"}
+LONG = {"num_inference_steps": 1000, "seed": 1, "size": "128x128"}
 MIDDLING = {"num_inference_steps": 300, "seed": 1}
 
 

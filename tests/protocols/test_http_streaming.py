@@ -24,7 +24,7 @@ from multimodal_gen.errors import OutOfMemory
 from multimodal_gen.launch.engine_process import EngineProcess
 
 STEPS = {"num_inference_steps": 12, "seed": 3}
-SLOW = {"num_inference_steps": 40, "size": "192x160"}
+SLOW = {"num_inference_steps": 40, "size": "128x112"}
 """Long enough that not all previews are overtaken by the next; any of them may be."""
 
 
@@ -40,9 +40,9 @@ def test_partial_pictures_come_before_the_picture(client: openai.OpenAI, partial
     assert {event.type for event in shown} <= {"image_generation.partial_image"}
     assert [event.partial_image_index for event in shown] == [*range(len(shown))]
     assert last.type == "image_generation.completed"
-    assert (last.size, last.background, last.output_format) == ("192x160", "opaque", "png")
-    assert (last.quality, last.usage.output_tokens, last.seed) == ("auto", 120, 3)
-    assert all(pixels_of(event).shape == (160, 192, 3) for event in [*shown, last])
+    assert (last.size, last.background, last.output_format) == ("128x112", "opaque", "png")
+    assert (last.quality, last.usage.output_tokens, last.seed) == ("auto", 56, 3)
+    assert all(pixels_of(event).shape == (112, 128, 3) for event in [*shown, last])
 
 
 def test_partial_pictures_come_ever_closer_to_the_picture(client: openai.OpenAI) -> None:
@@ -139,8 +139,8 @@ def test_a_client_that_leaves_the_stream_ends_its_work(
     client: openai.OpenAI, engine: EngineProcess
 ) -> None:
     # It would take far longer than is waited for its end.
-    extra = {"num_inference_steps": 900, "stream_progress": True}
-    given: dict[str, Any] = {"prompt": "a dog", "size": "512x512", "stream": True}
+    extra = {"num_inference_steps": 1000, "stream_progress": True}
+    given: dict[str, Any] = {"prompt": "a dog", "size": "128x128", "stream": True}
     with client.images.generate(**given, extra_body=extra) as events:
         step = next(event.step for event in events if event.step)
     assert 0 < step < 800

@@ -64,7 +64,7 @@ class InputParameters:
             help="Weight of control video and references",
             lowest=0,
             highest=10,
-            needs=("parameter",),
+            needs=("parameter", "image"),
             model_default=True,
         ),
     ] = None

@@ -15,7 +15,8 @@ from multimodal_gen.entrypoints.python.generation_result import GenerationResult
 from multimodal_gen.entrypoints.python.pictures import open_pictures
 from multimodal_gen.errors import EngineNotReady, MultimodalGenError, QueueFull
 from multimodal_gen.messages.pictures import NO_PIXELS, Pixels, headers_of
-from multimodal_gen.messages.validation import outputs_of, resolve
+from multimodal_gen.messages.request_warning import RequestWarning
+from multimodal_gen.messages.validation import outputs_of, resolve, warnings_about
 from multimodal_gen.postprocess.images import to_pil
 from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.task import Task
@@ -28,6 +29,7 @@ MAX_IN_FLIGHT = 64
 RETRY_S = 1.0
 
 R = TypeVar("R")
+Warnings = tuple[RequestWarning, ...]
 
 
 async def generate_one(
@@ -35,8 +37,8 @@ async def generate_one(
 ) -> GenerationResult:
     """Submit a prompt and wait for all outputs; cancel them if the wait is cancelled. `given` are
     inputs that `params` does not name by path."""
-    params, pixels = _resolve(client, params, given)
-    async with _submitted(client, params, pixels) as task:
+    params, pixels, told = _resolve(client, params, given)
+    async with _submitted(client, params, pixels, told) as task:
         return _result(client, params, pixels, await task.wait())
 
 
@@ -48,19 +50,25 @@ async def stream_one(
     previews: bool = False,
 ) -> AsyncGenerator[Progress | GenerationResult, None]:
     """Generate as `generate_one`, and yield the latest progress; leaving the loop cancels."""
-    params, pixels = _resolve(client, params, given)
-    async with aclosing(stream_resolved(client, params, pixels, previews=previews)) as events:
+    params, pixels, told = _resolve(client, params, given)
+    stream = stream_resolved(client, params, pixels, told, previews=previews)
+    async with aclosing(stream) as events:
         async for event in events:
             yield event
 
 
 async def stream_resolved(
-    client: SchedulerClient, params: SamplingParams, pixels: Pixels, *, previews: bool = False
+    client: SchedulerClient,
+    params: SamplingParams,
+    pixels: Pixels,
+    told: Warnings = (),
+    *,
+    previews: bool = False,
 ) -> AsyncGenerator[Progress | GenerationResult, None]:
     """Generate as `stream_one`, from resolved parameters and decoded images."""
     shown: np.ndarray[Any, Any] | None = None
     async with (
-        _submitted(client, params, pixels, previews=previews) as task,
+        _submitted(client, params, pixels, told, previews=previews) as task,
         aclosing(task.changes()) as changes,
     ):
         await anext(changes)  # Skip the first: the engine has not reported anything yet.
@@ -96,20 +104,27 @@ async def run_all(
 
 def _resolve(
     client: SchedulerClient, params: SamplingParams, given: Pixels
-) -> tuple[SamplingParams, Pixels]:
+) -> tuple[SamplingParams, Pixels, Warnings]:
     if client.model is None:
         raise client.died or EngineNotReady("the model is still loading")
     params, opened = open_pictures(params)
     pixels = {**opened, **given}
-    return resolve(params, client.model, headers_of(pixels)), pixels
+    headers = headers_of(pixels)
+    resolved = resolve(params, client.model, headers)
+    return resolved, pixels, warnings_about(params, client.model, headers)
 
 
 @asynccontextmanager
 async def _submitted(
-    client: SchedulerClient, params: SamplingParams, pixels: Pixels, *, previews: bool = False
+    client: SchedulerClient,
+    params: SamplingParams,
+    pixels: Pixels,
+    told: Warnings,
+    *,
+    previews: bool = False,
 ) -> AsyncGenerator[Task, None]:
     """Submit the outputs of a prompt as a task; on exit, unfinished ones are cancelled."""
-    requests = outputs_of(params, headers_of(pixels), previews=previews)
+    requests = outputs_of(params, headers_of(pixels), told, previews=previews)
     handles: list[RequestHandle] = []
     reports: list[asyncio.Task[None]] = []
 

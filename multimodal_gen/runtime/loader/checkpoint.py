@@ -28,7 +28,7 @@ from multimodal_gen.configs.solver_choice import PREDICTION_TYPES
 from multimodal_gen.configs.solvers import scheduler_classes
 from multimodal_gen.configs.step_cache import CALIBRATED, StepCaches
 from multimodal_gen.errors import InvalidCheckpoint
-from multimodal_gen.messages.model_info import Defaults
+from multimodal_gen.messages.model_info import Defaults, StatedLimits
 from multimodal_gen.runtime.loader.allowed import ALLOWED, classes_like
 from multimodal_gen.runtime.loader.declared_numbers import check_numbers
 from multimodal_gen.runtime.loader.library_modules import LibraryModule
@@ -50,6 +50,7 @@ from multimodal_gen.runtime.loader.tensors.weights import fill
 from multimodal_gen.runtime.loader.tensors.when_loaded import when_loaded
 
 _DEFAULTS = "generation_defaults.json"
+_LIMITS = "limits"
 _CACHES = "step_caches.json"
 ROOT_FILES = (*INDEXES, _DEFAULTS, _CACHES)
 _WEIGHTS_STEM = "diffusion_pytorch_model"
@@ -261,11 +262,24 @@ class Checkpoint:
         with open_weights(files.paths, name, quantization_settings(self.folder, name)) as stored:
             yield stored
 
+    @property
+    def _stated(self) -> dict[str, Any]:
+        """Defaults, and limits by the key "limits"."""
+        known = inside(self.folder, _DEFAULTS).is_file()
+        return read_json(self.folder, _DEFAULTS) if known else {}
+
+    def limits(self) -> StatedLimits:
+        """Limits that the checkpoint states itself."""
+        try:
+            return msgspec.convert(self._stated.get(_LIMITS, {}), StatedLimits)
+        except msgspec.ValidationError as error:
+            known = ", ".join(StatedLimits.__struct_fields__)
+            told = f"{_DEFAULTS}: {_LIMITS}: {error}; allowed: {known}"
+            raise InvalidCheckpoint(told) from error
+
     def defaults(self, family: Defaults) -> Defaults:
         """The family's defaults, overridden by generation_defaults.json."""
-        if not inside(self.folder, _DEFAULTS).is_file():
-            return family
-        own = read_json(self.folder, _DEFAULTS)
+        own = {key: value for key, value in self._stated.items() if key != _LIMITS}
         needed = msgspec.structs.asdict(family)
         for name, value in own.items():
             if value is None and needed.get(name) is not None:
@@ -273,7 +287,7 @@ class Checkpoint:
         try:
             return msgspec.convert({**needed, **own}, Defaults)
         except msgspec.ValidationError as error:
-            known = ", ".join(Defaults.__struct_fields__)
+            known = ", ".join((*Defaults.__struct_fields__, _LIMITS))
             raise InvalidCheckpoint(f"{_DEFAULTS}: {error}; allowed: {known}") from error
 
     def step_caches(self, family: StepCaches) -> StepCaches:

@@ -103,7 +103,10 @@ class ComposedPipeline(DecodingPipeline, DescribedPipeline, ABC):
             self.loras.when_removed.append(graphs.forget_lora)
         self.prompts = EncodedPrompts(self.loras, self._hold_encoders)
         self.reads = WeightedPrompts(
-            self.prompts, lambda params: self.guidance.branches(params), self.components
+            self.prompts,
+            lambda params: self.guidance.branches(params),
+            self.components,
+            lambda: self.stated_limits.within(self.limits).max_sequence_length,
         )
         self.executor = SyncExecutor(self.components, make_stages(self), self.residency)
 

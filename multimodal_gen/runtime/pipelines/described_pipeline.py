@@ -24,6 +24,7 @@ from multimodal_gen.messages.model_info import (
     Limits,
     ModelInfo,
     PictureSize,
+    StatedLimits,
     TaskName,
     UpscaleWay,
 )
@@ -55,6 +56,8 @@ class DescribedPipeline:
     guidance: Guidance
     enhancer: PromptEnhancer | None = None
     """Rewrites prompts, on the rank that encodes; set when it is loaded."""
+    stated_limits = StatedLimits()
+    """Limits that the checkpoint states; set when it is loaded."""
     unpacked: tuple[str, ...] = ()
     """Warnings about weights that are unpacked for each product; set when they are loaded."""
 
@@ -86,7 +89,7 @@ class DescribedPipeline:
             family=family.name,
             tasks=self.tasks,
             defaults=self.defaults,
-            limits=self.limits,
+            limits=self.stated_limits.within(self.limits),
             picture_size=self.picture_size,
             last_image_alone=family.last_image_alone,
             sound=self.sound,
@@ -100,6 +103,7 @@ class DescribedPipeline:
                 *(("lora",) if self.supports_lora else ()),
                 *(("control",) if self.supports_control or self.own_controls else ()),
             ),
+            no_effect=self.no_effect,
             required=self.required,
             upscale_ways=self.upscale_ways,
             schedulers=self.schedulers,
@@ -153,6 +157,33 @@ class DescribedPipeline:
         if self.guidance.scale_name is not None:
             return known
         return tuple(name for name in known if name not in GUIDANCE_PARAMETERS)
+
+    @property
+    def no_effect(self) -> tuple[str, ...]:
+        """Sampling parameters that every model accepts, and that change nothing here."""
+        starts = {"image-to-image", "inpainting"} & {*self.tasks} or self.defaults.strength
+        taken = {
+            "guidance_scale": self.takes_scale,
+            "negative_prompt": self.takes_negative,
+            "strength": bool(starts),
+        }
+        return tuple(name for name, is_taken in taken.items() if not is_taken)
+
+    @property
+    def takes_scale(self) -> bool:
+        """True if `guidance_scale` changes results."""
+        return self.guidance.scale_name == "guidance_scale" or self.embeds_guidance
+
+    @property
+    def takes_negative(self) -> bool:
+        """True if `negative_prompt` changes results."""
+        scaled_by = self.guidance.scale_name
+        return scaled_by == "guidance_scale" or scaled_by in self.parameters
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """True if the denoiser takes `guidance_scale` as an input."""
+        return False
 
     @property
     def required(self) -> tuple[str, ...]:

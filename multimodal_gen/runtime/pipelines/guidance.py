@@ -182,18 +182,15 @@ def guidance_without_effect(
 ) -> list[RequestWarning]:
     """Name the guidance parameters that a request sets and its model, or its other parameters,
     leave without effect. Call it once the request has its conditioning."""
-    params, by, found = state.params, guidance.scale_name, []
+    params, by, found = state.params, guidance.scale_name, list[RequestWarning]()
 
     def is_set(name: str) -> bool:
         value = getattr(params, name)
         return bool(value) and value != getattr(defaults, name)
 
-    taken = by == "guidance_scale" or "guidance" in state.conditioning["positive"]
-    if params.guidance_scale != defaults.guidance_scale and not taken:
-        found.append(RequestWarning.no_effect("guidance_scale", "this model does not use it"))
-    if "negative" not in state.conditioning:
+    if "negative" not in state.conditioning and by is not None:
         if is_set("negative_prompt"):
-            why = "this model has no guidance" if by is None else f"it needs a larger {by}"
+            why = f"it needs a larger {by}"
             found.append(RequestWarning.no_effect("negative_prompt", why))
         elif params.negative_prompt is None and is_set("true_cfg_scale"):
             text = "true_cfg_scale has no effect without a negative prompt"

@@ -12,11 +12,13 @@ from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.layers.loaded_loras import LoadedLoras
 from multimodal_gen.runtime.models.encoders.cache import ConditioningCache
 from multimodal_gen.runtime.models.encoders.counting import TokenCounter
-from multimodal_gen.runtime.models.encoders.text import TextEncoder
+from multimodal_gen.runtime.models.encoders.cutting import Cut, CutsPrompts
 from multimodal_gen.runtime.models.encoders.weighted import ReadPrompt, WeightedEncoder
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 
 _SHOWN_WEIGHTS, _SHOWN_CHARACTERS = 20, 40
+_SHOWN_WORDS = 300
+"""Characters of what is cut off."""
 MOST_CHUNKS = 128
 """Of a prompt; each makes the texts that a denoiser sees longer."""
 
@@ -64,14 +66,17 @@ class WeightedPrompts:
         prompts: EncodedPrompts,
         branches: Callable[[SamplingParams], Sequence[str]],
         components: Mapping[str, Any],
+        longest: Callable[[], int | None],
     ) -> None:
-        """`branches` of a request, as `Guidance` has them; `components` of the pipeline."""
+        """`branches` of a request, as `Guidance` has them; `components` of the pipeline, and the
+        `longest` max_sequence_length."""
+        self._longest = longest
         self._count_tokens = TokenCounter(components)
         self._prompts = prompts
         self._branches = branches
         self.in_chunks: Mapping[str, WeightedEncoder] = {}
         """Encoders by component that take chunks."""
-        self.in_one: Mapping[str, TextEncoder] = {}
+        self.in_one: Mapping[str, CutsPrompts] = {}
         """Those that take as many tokens as `max_sequence_length` says."""
         self.cleaned: Callable[[str], str] = str
         """Text as it is given to these."""
@@ -133,25 +138,40 @@ class WeightedPrompts:
     def unread(self, state: RequestState) -> list[RequestWarning]:
         """Warnings about tokens that don't fit into what an encoder reads."""
         params = state.params
-        return [told for branch in self._branches(params) for told in self._unread(params, branch)]
+        branches = [branch for branch in self._branches(params) if branch in _FIELDS]
+        return [told for branch in branches for told in self._unread(params, branch)]
 
     def _unread(self, params: SamplingParams, branch: str) -> Iterator[RequestWarning]:
         text, syntax = text_of(params, branch), params.prompt_syntax
+        cuts = {name: each.cut(text, syntax) for name, each in self.in_chunks.items()}
         length = params.max_sequence_length
-        counts: dict[str, Any] = {
-            name: (encoder.unread(text, syntax), "; prompt_syntax=a1111 reads all")
-            for name, encoder in self.in_chunks.items()
-        }
         for name, encoder in self.in_one.items():
-            counts[name] = (
-                encoder.unread(self.cleaned(text), syntax, length),
-                f": max_sequence_length={length}",
-            )
-        for told in dict.fromkeys(counts.values()):
-            names = " and ".join(name for name in counts if counts[name] == told)
-            if told[0]:
-                what = f"{_FIELDS[branch]}: {names} did not read its last {told[0]} tokens"
-                yield RequestWarning("prompt_cut", _FIELDS[branch], what + told[1])
+            cuts[name] = encoder.cut(self.cleaned(text), syntax, length)
+        found = {name: cut for name, cut in cuts.items() if cut is not None}
+        if not found:
+            return
+        worst = max(found, key=lambda name: found[name].lost)
+        by_chunk = worst in self.in_chunks
+        instead = (
+            "prompt_syntax=a1111 reads all" if by_chunk else self._longer(found[worst], length)
+        )
+        yield _cut_warning(_FIELDS[branch], found, worst, instead)
+
+    def _longer(self, cut: Cut, length: int | None) -> str:
+        """What a request can do against a cut at its own length."""
+        enough, most = cut.limit + cut.lost, self._longest()
+        fits = cut.limit == length and most is not None and enough <= most
+        return f"max_sequence_length={enough} reads all" if fits else ""
+
+
+def _cut_warning(field: str, cuts: Mapping[str, Cut], worst: str, instead: str) -> RequestWarning:
+    """One warning for all encoders that cut a text, with what the `worst` of them loses."""
+    limit, lost, text = cuts[worst]
+    words = " ".join(text.split())
+    shown = words if len(words) <= _SHOWN_WORDS else f"{words[: _SHOWN_WORDS - 1]}…"
+    what = f"{field}: cut at {limit} tokens by {' and '.join(cuts)}"
+    told = f"{what}: the last {lost} are not read, {shown!r}"
+    return RequestWarning("prompt_cut", field, f"{told}; {instead}" if instead else told)
 
 
 _FIELDS = {"positive": "prompt", "negative": "negative_prompt"}

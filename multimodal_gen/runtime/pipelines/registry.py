@@ -109,6 +109,7 @@ def _load(
     with complaints("config.json of a component"):
         pipeline = kind(components, scheduler_config, defaults, context, residency, **settings)
     pipeline.enhancer = writer
+    pipeline.stated_limits = checkpoint.limits()
     pipeline.step_caches = checkpoint.step_caches(kind.family.step_caches)
     return pipeline
 

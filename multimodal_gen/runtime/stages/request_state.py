@@ -247,10 +247,9 @@ class RequestState:
     def of(cls, req: Req, pictures: Sequence[np.ndarray[Any, Any]] = ()) -> RequestState:
         """Create the state. `pictures` are the images that the request lists, in that order."""
         assert req.params.seed is not None
-        idle = req.params.keep_unmasked and "mask" not in req.pictures
         return cls(
             req=req,
-            warnings=[RequestWarning("no_effect", "keep_unmasked", _NO_MASK)] if idle else [],
+            warnings=[*req.warnings],
             generator=torch.Generator("cpu").manual_seed(req.params.seed),
             pictures=dict(zip(req.pictures, pictures, strict=True)),
         )
@@ -267,6 +266,3 @@ def shapes_of(state: RequestState) -> str:
 def _sizes(tensor: Tensor) -> str:
     """Format the shape of a row [1, ...], such as 24x64."""
     return "x".join(map(str, tensor.shape[1:]))
-
-
-_NO_MASK = "keep_unmasked has no effect without a mask"

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from multimodal_gen.checkpoints.description import Component, Description
 from multimodal_gen.checkpoints.identify import component_in_file, identify
 from multimodal_gen.configs.families import FamilyConfig
@@ -16,6 +18,7 @@ from multimodal_gen.entrypoints.cli.checkpoint.memory_forecast import (
 )
 from multimodal_gen.entrypoints.cli.text_output import bytes_text, columns, scaled
 from multimodal_gen.launch.device_memory import DeviceMemory
+from multimodal_gen.launch.expected_model import facts_of
 
 _HEAD = ("component", "class", "parameters", "bytes", "types", "files", "loaded", "residency")
 _SHOWN = 3
@@ -71,9 +74,19 @@ def _facts(found: Description) -> list[tuple[str, str]]:
         facts.append(("quantised", ", ".join(found.quantisation)))
     if found.fits:
         facts.append(("fits", f"{', '.join(found.fits)}, with --component NAME={found.path}"))
+    facts += _of_requests(found.path)
     if found.base is not None:
         facts.append(("base", f"{found.base}, unless --base-model-path names another"))
     return facts
+
+
+def _of_requests(path: Path) -> list[tuple[str, str]]:
+    """What requests should know: sizes that it draws, and parameters that change nothing."""
+    limits, idle = facts_of(path)
+    stated = msgspec.structs.asdict(limits)
+    told = ", ".join(f"{name} {value:g}" for name, value in stated.items() if value is not None)
+    facts = [("limits", told)] if told else []
+    return [*facts, ("no effect", ", ".join(idle))] if idle else facts
 
 
 def _need(memory: MemoryForecast | None, lacking: str | None) -> str:

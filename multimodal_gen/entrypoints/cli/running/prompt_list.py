@@ -20,7 +20,7 @@ from multimodal_gen.errors import GenerationFailed, InvalidRequest, MultimodalGe
 from multimodal_gen.launch.expected_model import check_early
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.pictures import headers_of
-from multimodal_gen.messages.validation import resolve
+from multimodal_gen.messages.validation import resolve, warnings_about
 
 
 class PromptList:
@@ -52,13 +52,14 @@ class PromptList:
         """
         model = client.wait_ready()
         resolved = self._resolve(model)
+        told = [warnings_about(params, model, headers) for params, headers in self._opened]
         first = [0, *accumulate(params.num_outputs_per_prompt for params in resolved)]
         video = any((params.num_frames or 1) > 1 for params in resolved)
         outputs = outputs_of(output_path, resolved, force=force, video=video, sound=model.sound)
 
         async def generate(index: int) -> None:
             _, pixels = open_pictures(self._prompts[index], self._pictures.open)
-            async for event in stream_resolved(client, resolved[index], pixels):
+            async for event in stream_resolved(client, resolved[index], pixels, told[index]):
                 if isinstance(event, GenerationResult):
                     to = (outputs, first[index], metadata)
                     written = await asyncio.to_thread(event.write_to, *to)

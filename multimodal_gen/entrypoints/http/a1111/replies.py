@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from multimodal_gen.client.request_handle import Output, warnings_of
 from multimodal_gen.configs.solvers import a1111_name
 from multimodal_gen.entrypoints.http.a1111.input_images.pictures import Patch
 from multimodal_gen.entrypoints.http.a1111.jobs import A1111Job
-from multimodal_gen.entrypoints.http.a1111.schema import Generation
+from multimodal_gen.entrypoints.http.a1111.schema import NAMES, Generation
 from multimodal_gen.entrypoints.http.openai.image_replies import Encoding, in_base64
 from multimodal_gen.messages.request import Req
 from multimodal_gen.messages.request_warning import RequestWarning, as_plain
@@ -84,7 +84,7 @@ class Reply:
             "width": params.width,
             "height": params.height,
             "sampler_name": params.scheduler and a1111_name(params.scheduler),
-            "cfg_scale": params.true_cfg_scale if embedded else params.guidance_scale,
+            "cfg_scale": _or_none(params.true_cfg_scale if embedded else params.guidance_scale),
             "steps": params.num_inference_steps,
             "batch_size": body.batch_size or 1,
             "restore_faces": False,
@@ -104,8 +104,21 @@ class Reply:
             "clip_skip": 1,
             "is_using_inpainting_conditioning": False,
             "interrupted": self.job.stopped,
-            "warnings": as_plain([*self.warnings, *warnings_of(self.job.task.made)]),
+            "warnings": as_plain([*self.warnings, *self._of_results()]),
         }
+
+    def _of_results(self) -> Iterator[RequestWarning]:
+        """Warnings about parameters, with the body's names for these."""
+        for warning in warnings_of(self.job.task.made):
+            name = NAMES.get(warning.field or "")
+            if name is not None and self.body.distilled_cfg_scale is not None:
+                name = {"guidance_scale": "distilled_cfg_scale"}.get(warning.field or "", name)
+            yield warning if name is None else warning.about(name)
 
     def _infotext(self, req: Req) -> str:
         return Recipe.of(req, None, self.encoding.model).infotext()
+
+
+def _or_none(scale: float | None) -> float:
+    """A guidance scale; that of no guidance if the model has none."""
+    return 1.0 if scale is None else scale

@@ -12,19 +12,10 @@ from multimodal_gen.entrypoints.http.a1111.catalogue import add_lists, add_setti
 from multimodal_gen.entrypoints.http.a1111.chosen_models import ChosenModels
 from multimodal_gen.entrypoints.http.a1111.extras import add_extras
 from multimodal_gen.entrypoints.http.a1111.generation import add_generation
+from multimodal_gen.entrypoints.http.a1111.schema import NAMES
 from multimodal_gen.entrypoints.http.openai.image_maker import ImageMaker
 from multimodal_gen.entrypoints.http.transport.error_shapes import routes_that_err_as
 from multimodal_gen.serving.service import Service
-
-_NAMES = {
-    "num_inference_steps": "steps",
-    "guidance_scale": "cfg_scale",
-    "strength": "denoising_strength",
-    "image_path": "init_images",
-    "mask_path": "mask",
-    "upscale": "enable_hr",
-    "control": "alwayson_scripts.controlnet",
-}
 
 
 class A1111Failure(BaseModel):
@@ -45,7 +36,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 def a1111_routes(maker: ImageMaker, args: ServerArgs) -> APIRouter:
     """Create all routes below `/sdapi/v1`."""
     routes = APIRouter(
-        prefix="/sdapi/v1", route_class=routes_that_err_as(as_a1111, _NAMES), responses=_ERRORS
+        prefix="/sdapi/v1", route_class=routes_that_err_as(as_a1111, NAMES), responses=_ERRORS
     )
     chosen = ChosenModels(maker.service)
     add_generation(routes, maker, chosen, args.max_input_pixels)

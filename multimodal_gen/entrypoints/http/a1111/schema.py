@@ -6,6 +6,7 @@ declared here have no effect; see ignored.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +15,19 @@ from multimodal_gen.configs.prompts.grammar import PromptSyntax
 from multimodal_gen.configs.step_cache import Quality
 
 _NOT_REPEATED = {"init_images", "mask", "infotext", "override_settings", "alwayson_scripts"}
+
+
+NAMES: Mapping[str, str] = {
+    "num_inference_steps": "steps",
+    "guidance_scale": "cfg_scale",
+    "true_cfg_scale": "cfg_scale",
+    "strength": "denoising_strength",
+    "image_path": "init_images",
+    "mask_path": "mask",
+    "upscale": "enable_hr",
+    "control": "alwayson_scripts.controlnet",
+}
+"""Sampling parameters that bodies have by other names."""
 
 
 class Body(BaseModel):

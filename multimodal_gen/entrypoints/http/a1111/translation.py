@@ -93,8 +93,7 @@ class _Translator:
         self.warnings += unit_warnings(body)
         return SamplingParams(
             prompt=prompt.text,
-            # Clients send "" for no negative prompt.
-            negative_prompt=negative or None,
+            negative_prompt=negative or self._empty_negative(),
             prompt_syntax=syntax,
             width=width,
             height=height,
@@ -131,14 +130,20 @@ class _Translator:
         return "exact"
 
     def _guidance(self) -> dict[str, Any]:
-        """Return both guidance scales if the model has two and the client sends both."""
+        """Return both guidance scales if the model has two and the client sends both, else the one
+        that guides the model."""
         body = self.body
         if body.distilled_cfg_scale is not None and "true_cfg_scale" in self.model.parameters:
             return {
                 "guidance_scale": body.distilled_cfg_scale,
                 "true_cfg_scale": body.cfg_scale,
             }
-        return {"guidance_scale": body.cfg_scale}
+        return {self.model.cfg_parameter: body.cfg_scale}
+
+    def _empty_negative(self) -> str | None:
+        """Return "", which clients send for no negative prompt, only if true guidance needs it."""
+        by_true = self.model.cfg_parameter == "true_cfg_scale"
+        return "" if by_true and self.body.cfg_scale is not None else None
 
     def _guidance_start(self) -> float:
         """Return the share of the steps that the web UI does without the negative prompt: those

@@ -166,6 +166,8 @@ class SamplingFields(ParameterFields):
             return
         if field.endswith("_path"):  # an image, which has no path in a request
             error.message = error.message.replace(field, sent, 1)
+        elif sent == "size" and error.message.startswith(f"{field}="):
+            error.message = f"size={self.size}: {error.message.partition(': ')[2]}"
         else:
             error.message = f"{sent}: {error.message}"
         error.field = sent

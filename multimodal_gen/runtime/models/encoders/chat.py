@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from multimodal_gen.configs.prompts.grammar import PromptSyntax
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.device_copies import copied
+from multimodal_gen.runtime.models.encoders.cutting import Cut, cut_within
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 
 
@@ -34,6 +36,17 @@ class ChatEncoder(TextEncoder, ABC):
     @abstractmethod
     def chat(self, prompt: str, length: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask [1, S] of the prompt's chat, of at most `length` tokens."""
+
+    @abstractmethod
+    def framed(self, prompt: str) -> str:
+        """The prompt's chat as text."""
+
+    def cut(self, text: str, syntax: PromptSyntax, length: int | None = None) -> Cut | None:
+        assert length is not None
+        return cut_within(self._tokenizer, self.framed(text), text, length, **self.special)
+
+    special: ClassVar[Mapping[str, bool]] = {}
+    """Option of the tokenizer for chats."""
 
     def states(self, prompt: str, length: int, layers: Sequence[int]) -> list[Tensor]:
         """Hidden states [1, S, D] of a prompt's chat at the indices `layers` (0: the

@@ -23,14 +23,17 @@ class Qwen3Encoder(ChatEncoder):
         self._padded = padded
 
     def chat(self, prompt: str, length: int) -> tuple[Tensor, Tensor]:
-        chat = self._tokenizer.apply_chat_template(
+        ids, mask = self.tokens(self.framed(prompt), length)
+        if self._padded:
+            return ids, mask
+        kept = mask[0].bool()  # later tokens don't change earlier ones
+        return ids[:, kept], mask[:, kept]
+
+    def framed(self, prompt: str) -> str:
+        chat: str = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=self._thinking,
         )
-        ids, mask = self.tokens(chat, length)
-        if self._padded:
-            return ids, mask
-        kept = mask[0].bool()  # later tokens don't change earlier ones
-        return ids[:, kept], mask[:, kept]
+        return chat

@@ -11,6 +11,7 @@ from torch import Tensor
 from multimodal_gen.configs.prompts.grammar import PromptSyntax
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.device_copies import copied
+from multimodal_gen.runtime.models.encoders.cutting import Cut, cut_within
 
 
 class TextEncoder:
@@ -61,11 +62,11 @@ class TextEncoder:
         # Tokenizers cut nothing if no more than their special tokens fit.
         return tokens.input_ids[:, :length], tokens.attention_mask[:, :length]
 
-    def unread(self, text: str, syntax: PromptSyntax, length: int | None = None) -> int:
-        """Number of tokens at the end of a text that are cut off; `length`: by default the longest.
-        Only subclasses know a syntax."""
+    def cut(self, text: str, syntax: PromptSyntax, length: int | None = None) -> Cut | None:
+        """Return what is cut off; `length`: by default the longest. Only subclasses know a
+        syntax."""
         longest = self.max_length if length is None else length
-        return max(0, len(self._tokenizer(text).input_ids) - longest)
+        return cut_within(self._tokenizer, text, text, longest)
 
     def __call__(
         self, text: str, length: int, *, masked: bool = False, hidden_states: bool = False

@@ -12,6 +12,7 @@ from torch import Tensor
 from multimodal_gen.configs.prompts.grammar import PromptSyntax, WeightedText, parse
 from multimodal_gen.runtime.distributed.device_copies import copied, tensor_of
 from multimodal_gen.runtime.models.encoders.chunks import Chunk, TokenRun, fill
+from multimodal_gen.runtime.models.encoders.cutting import Cut, cut_in_parts
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 
 Take = Callable[[Any], Tensor]
@@ -52,13 +53,13 @@ class WeightedEncoder(TextEncoder):
             chunk.add(run.ids, run.weight)
         return chunk.upto(self._room(length))
 
-    def unread(self, text: str, syntax: PromptSyntax, length: int | None = None) -> int:
-        """Number of tokens at the end that no chunk has; `length` as for `one_chunk`, or None where
-        there may be several."""
-        runs = self._runs(parse(text, syntax))
-        room = self._room(self.max_length if length is None else length)
-        one = length is not None or syntax == "plain"
-        return max(0, sum(len(run.ids) for run in runs) - room) if one else 0
+    def cut(self, text: str, syntax: PromptSyntax, length: int | None = None) -> Cut | None:
+        """Return the end that no chunk has; `length` as for `one_chunk`, or None where there may be
+        several."""
+        if length is None and syntax != "plain":
+            return None
+        limit = self.max_length if length is None else length
+        return cut_in_parts(self._tokenizer, parse(text, syntax), self._room(limit), limit)
 
     def in_chunks(self, prompt: ReadPrompt, take: Take, **options: bool) -> Encoded:
         """Encode each chunk, one by one; `options` as for calls."""

@@ -148,6 +148,14 @@ class FallbackPipeline(SteppedPipeline):
         return tuple(dict.fromkeys((*own, *given, *(("fps",) if self.entry.fps else ()))))
 
     @property
+    def takes_scale(self) -> bool:
+        return self.signature.takes("guidance_scale") or "guider" in self.components
+
+    @property
+    def takes_negative(self) -> bool:
+        return self.signature.takes("negative_prompt")
+
+    @property
     def limits(self) -> Limits:
         return msgspec.structs.replace(
             FALLBACK.limits, max_images=self.entry.images, max_controls=1
@@ -180,8 +188,7 @@ class FallbackPipeline(SteppedPipeline):
         state.solver = solver = self._solver(
             state.params, state.pictures, state.generator, previews=shown
         )
-        with self._vae.tiled(state.params):
-            solver.start()
+        self._start(state, solver)
         state.latents = torch.empty(1, 0)  # known after the first step
 
     def _check_pictures(self, pictures: Pixels) -> None:

@@ -18,6 +18,7 @@ from multimodal_gen.runtime.pipelines.fallback.library_parts import load_part
 from multimodal_gen.runtime.pipelines.fallback.library_vae import LibraryVAE
 from multimodal_gen.runtime.pipelines.fallback.previews import LibraryPreviews
 from multimodal_gen.runtime.pipelines.fallback.solver import LibrarySolver
+from multimodal_gen.runtime.pipelines.fallback.truncation import cuts_heard
 from multimodal_gen.runtime.pipelines.guidance import NoGuidance
 from multimodal_gen.runtime.stages.request_state import Conditioning, RequestState
 from multimodal_gen.runtime.stages.rows import Rows
@@ -75,6 +76,16 @@ class SteppedPipeline(ComposedPipeline):
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         return {}
+
+    def _start(self, state: RequestState, solver: LibrarySolver) -> None:
+        """Run the call up to its loop; warns of prompts that the library cuts."""
+        params = state.params
+        with (
+            cuts_heard(params.prompt, params.negative_prompt or "") as cuts,
+            self._vae.tiled(params),
+        ):
+            solver.start()
+        state.warnings += cuts
 
     def combined(self, state: RequestState) -> Sequence[tuple[str, ...]]:
         """Empty: guidance is the library's."""

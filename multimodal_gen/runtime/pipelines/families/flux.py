@@ -64,9 +64,13 @@ class FluxPipeline(ComposedPipeline):
         defaults = cls.family.defaults
         return defaults if config.guidance_embeds else msgspec.structs.replace(defaults, **SCHNELL)
 
+    @property
+    def embeds_guidance(self) -> bool:
+        return bool(self._transformer.config.guidance_embeds)
+
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         conditioning = self.reads.encoded(state, branch, self._encode)
-        if self._transformer.config.guidance_embeds:
+        if self.embeds_guidance:
             scale = state.params.guidance_scale
             assert scale is not None
             conditioning["guidance"] = tensor_of([float(scale)], self.context.device)

@@ -55,6 +55,7 @@ class Flux2KleinPipeline(ComposedPipeline):
     def __init__(self, *args: Any, distilled: bool) -> None:
         super().__init__(*args)
         self._encoder = self.make_encoder()
+        self.reads.in_one = {"text_encoder": self._encoder}
         self._encoder.require_layers(max(self.layers))
         self._transformer: Flux2Transformer = self.components["transformer"]
         self._denoiser = self.make_denoiser("transformer")

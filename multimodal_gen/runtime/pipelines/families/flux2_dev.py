@@ -38,6 +38,10 @@ class Flux2DevPipeline(Flux2KleinPipeline):
         tokenizer, module = self.components["tokenizer"], self.components["text_encoder"]
         return Mistral3Encoder(tokenizer, module, SYSTEM_MESSAGE)
 
+    @property
+    def embeds_guidance(self) -> bool:
+        return True
+
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         scale = state.params.guidance_scale
         assert scale is not None

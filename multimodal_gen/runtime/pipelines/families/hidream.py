@@ -53,6 +53,10 @@ class HiDreamPipeline(ComposedPipeline):
             TextEncoder(self.components[f"tokenizer{n}"], self.components[f"text_encoder{n}"])
             for n in names
         )
+        encoders = (self._clip, self._clip_2, self._t5, self._llama)
+        self.reads.in_one = {
+            f"text_encoder{n}": each for n, each in zip(names, encoders, strict=True)
+        }
         self._transformer = self.components["transformer"]
         self._denoiser = self.make_denoiser("transformer")
         patch = self._transformer.config.patch_size

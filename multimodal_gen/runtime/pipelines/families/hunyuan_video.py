@@ -13,6 +13,7 @@ from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.models.encoders.cutting import Framed
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.hunyuan_video import HunyuanVideoVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -45,6 +46,8 @@ class HunyuanVideoPipeline(ComposedPipeline):
         super().__init__(*args)
         self._llama = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
         self._clip = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
+        framed = Framed(self.components["tokenizer"], _TEMPLATE.format, _BEFORE_PROMPT)
+        self.reads.in_one = {"text_encoder": framed}
         self._denoiser = self.make_denoiser("transformer")
         config = self.components["transformer"].config
         self.layout = LatentLayout(
@@ -65,6 +68,10 @@ class HunyuanVideoPipeline(ComposedPipeline):
                 f"transformer/config.json: image_condition_type={kind!r} is not supported; "
                 f"{cls.family.title} only supports text-to-video"
             )
+
+    @property
+    def embeds_guidance(self) -> bool:
+        return True
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
         scale = state.params.guidance_scale

@@ -20,6 +20,7 @@ from multimodal_gen.errors import InvalidCheckpoint
 from multimodal_gen.messages.model_info import Defaults, TaskName
 from multimodal_gen.runtime.distributed.device_copies import copied
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.models.encoders.cutting import Framed
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.hunyuan_video_15 import HunyuanVideo15VAE
 from multimodal_gen.runtime.models.vaes.input_images import cropped, fit_image
@@ -61,6 +62,8 @@ class HunyuanVideo15Pipeline(ComposedPipeline):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._qwen = TextEncoder(self.components["tokenizer"], self.components["text_encoder"])
+        framed = Framed(self.components["tokenizer"], self._framed, _BEFORE_PROMPT, _LONGEST)
+        self.reads.in_one = {"text_encoder": framed}
         self._byt5 = TextEncoder(self.components["tokenizer_2"], self.components["text_encoder_2"])
         self._denoiser = self.make_denoiser("transformer")
         config = self.components["transformer"].config
@@ -101,15 +104,20 @@ class HunyuanVideo15Pipeline(ComposedPipeline):
         encoded = self.prompts.remembered(state, text, lambda: self._encode(text))
         return {**encoded, "image_embeds": self._seen(state)}
 
-    def _encode(self, text: str) -> Conditioning:
-        """Qwen's states after the instruction, and ByT5's of what is quoted, each with a mask."""
+    def _framed(self, text: str) -> str:
+        """The prompt's chat as text."""
         chat = [
             {"role": "system", "content": _INSTRUCTION},
             {"role": "user", "content": text or " "},
         ]
-        told = self.components["tokenizer"].apply_chat_template(
+        told: str = self.components["tokenizer"].apply_chat_template(
             chat, add_generation_prompt=True, tokenize=False
         )
+        return told
+
+    def _encode(self, text: str) -> Conditioning:
+        """Qwen's states after the instruction, and ByT5's of what is quoted, each with a mask."""
+        told = self._framed(text)
         tokens = _LONGEST + _BEFORE_PROMPT
         states = self._qwen(told, tokens, masked=True, hidden_states=True).hidden_states[_LAYER]
         _, mask = self._qwen.tokenize(told, tokens)

@@ -15,6 +15,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.krea2.config import Krea2Config
 from multimodal_gen.runtime.models.dits.krea2.keys import krea2_key_map
 from multimodal_gen.runtime.models.dits.krea2.model import Krea2Transformer
+from multimodal_gen.runtime.models.encoders.cutting import Framed
 from multimodal_gen.runtime.models.encoders.qwen3_vl import Qwen3VLEncoder
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -52,6 +53,8 @@ class Krea2Pipeline(ComposedPipeline):
         self._layers = layers
         self._distilled = distilled
         self._transformer: Krea2Transformer = self.components["transformer"]
+        framed = Framed(self.components["tokenizer"], (_BEFORE + "{}").format, _DROPPED - _LAST)
+        self.reads.in_one = {"text_encoder": framed}
         self._encoder = Qwen3VLEncoder(
             self.components["tokenizer"], self.components["text_encoder"]
         )

@@ -63,6 +63,7 @@ class LTX2Pipeline(ComposedPipeline):
         super().__init__(*args)
         gemma = self.components["text_encoder"].model.language_model
         self._gemma = TextEncoder(self.components["tokenizer"], gemma, padding_side="left")
+        self.reads.in_one = {"text_encoder": self._gemma}
         self._transformer: LTX2Transformer = self.components["transformer"]
         self._denoiser = self.make_denoiser("transformer")
         self.layout: LatentsWithSound = LatentsWithSound(
@@ -122,6 +123,7 @@ class LTX2Pipeline(ComposedPipeline):
         with torch.inference_mode():
             layers = torch.stack(states, dim=-1).flatten(2, 3)  # [1, length, D * layers]
             video, audio, _ = connectors(layers, mask, padding_side="left")
+        self.reads.in_one = {"text_encoder": self._gemma}
         texts = {"encoder_hidden_states": video, "audio_encoder_hidden_states": audio}
         return {name: each.to(self.context.dtype) for name, each in texts.items()}
 

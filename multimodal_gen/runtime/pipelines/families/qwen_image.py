@@ -4,6 +4,7 @@ QwenImageInpaintPipeline."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from multimodal_gen.runtime.loader.checkpoint import Checkpoint
 from multimodal_gen.runtime.models.dits.qwen_image.config import QwenImageConfig
 from multimodal_gen.runtime.models.dits.qwen_image.keys import qwen_image_key_map
 from multimodal_gen.runtime.models.dits.qwen_image.model import QwenImageTransformer
+from multimodal_gen.runtime.models.encoders.cutting import Framed
 from multimodal_gen.runtime.models.encoders.qwen import QwenEncoder
 from multimodal_gen.runtime.models.vaes.qwen_image import QwenImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -67,6 +69,9 @@ class QwenImagePipeline(ComposedPipeline):
             )
 
     def make_encoder(self) -> QwenEncoder:
+        """Prompts are cut here, but not by subclasses that show it images."""
+        framed = Framed(self.components["tokenizer"], partial(chat, _SYSTEM), _DROPPED)
+        self.reads.in_one = {"text_encoder": framed}
         return QwenEncoder(self.components["tokenizer"], self.components["text_encoder"])
 
     @classmethod

@@ -16,6 +16,7 @@ from torch import Tensor
 from multimodal_gen.configs.families.sana import SANA
 from multimodal_gen.messages.model_info import Defaults
 from multimodal_gen.runtime.loader.checkpoint import Checkpoint
+from multimodal_gen.runtime.models.encoders.cutting import Framed
 from multimodal_gen.runtime.models.encoders.text import TextEncoder
 from multimodal_gen.runtime.models.vaes.image import ImageVAE
 from multimodal_gen.runtime.pipelines.composed_pipeline import ComposedPipeline
@@ -57,6 +58,9 @@ class SanaPipeline(ComposedPipeline):
         )
         self.guidance = ClassifierFreeGuidance(float32=True)
         self._instruction = "\n".join(_INSTRUCTION)
+        if named[0] is not None:
+            framed = Framed(named[0], self._instruction.__add__, self._instruction_length - 2)
+            self.reads.in_one, self.reads.cleaned = {"text_encoder": framed}, _cleaned
 
     @cached_property
     def _instruction_length(self) -> int:
@@ -68,7 +72,7 @@ class SanaPipeline(ComposedPipeline):
         return trained_size(cls.family, checkpoint, "transformer")
 
     def condition(self, state: RequestState, branch: str) -> Conditioning:
-        text = text_of(state.params, branch).lower().strip()
+        text = _cleaned(text_of(state.params, branch))
         length = state.params.max_sequence_length
         assert length is not None
         instructed = branch == "positive"
@@ -99,6 +103,10 @@ class SanaPipeline(ComposedPipeline):
         tensors = {"latents": rows.latents, "timestep": timesteps, **rows.conditioning}
         prediction = self._denoiser(tensors, lora=rows.lora)
         return prediction[:, : rows.latents.shape[1]]
+
+
+def _cleaned(text: str) -> str:
+    return text.lower().strip()
 
 
 PIPELINE = SanaPipeline

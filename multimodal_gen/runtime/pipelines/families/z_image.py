@@ -49,6 +49,7 @@ class ZImagePipeline(ComposedPipeline):
         super().__init__(*args)
         tokenizer, encoder = self.components["tokenizer"], self.components["text_encoder"]
         self._qwen = Qwen3Encoder(tokenizer, encoder, thinking=True, padded=False)
+        self.reads.in_one = {"text_encoder": self._qwen}
         self._transformer: ZImageTransformer = self.components["transformer"]
         self._denoiser = self.make_denoiser("transformer")
         self.layout = LatentLayout(

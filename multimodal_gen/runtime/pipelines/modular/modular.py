@@ -144,6 +144,14 @@ class ModularPipeline(SteppedPipeline):
         return self.done
 
     @property
+    def takes_scale(self) -> bool:
+        return self.inputs.takes("guidance_scale") or _guider(self.blocks, "guider") is not None
+
+    @property
+    def takes_negative(self) -> bool:
+        return self.inputs.takes("negative_prompt")
+
+    @property
     def limits(self) -> Limits:
         least, _, most = self.entry.frames
         return msgspec.structs.replace(
@@ -174,8 +182,7 @@ class ModularPipeline(SteppedPipeline):
         task = task_of(self.done, pictures)
         inputs = self.inputs.of_request(params, pictures, task, state.generator)
         state.solver = solver = self._solver(params, inputs, previews=shown)
-        with self._vae.tiled(params):
-            solver.start()
+        self._start(state, solver)
         state.latents = torch.empty(1, 0)  # known after the first step
 
     def solver(self, params: SamplingParams, generator: torch.Generator) -> Solver:
