@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from browsers import StartServer, in_each_view, needs_chromium, opened, value, violations
+from browsers import StartServer, in_each_view, make, needs_chromium, opened, value, violations
 from playground_server import Server
 from playwright.sync_api import Page, expect
 
@@ -86,3 +87,40 @@ def test_a_model_without_examples_has_no_ideas(
     page.fill("#prompt", "a quizzle")
     page.locator("#prompt").blur()
     expect(page.locator("#unknown-words")).to_be_hidden()
+
+
+def test_the_page_can_be_installed_as_an_app(page: Page, server: Server) -> None:
+    opened(page, server.url)
+    client = page.context.new_cdp_session(page)
+    manifest = client.send("Page.getAppManifest")
+    assert manifest["url"] == f"{server.url}/playground/manifest.webmanifest"
+    assert not manifest["errors"]
+    found = json.loads(manifest["data"])
+    start = page.evaluate(
+        "([path, base]) => new URL(path, base).href", [found["start_url"], manifest["url"]]
+    )
+    assert start == f"{server.url}/"
+    why_not = client.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    assert [each["errorId"] for each in why_not] == ["in-incognito"]  # as all windows of tests are
+    for icon in found["icons"]:
+        url = f"{server.url}/playground/{icon['src']}"
+        assert page.request.get(url).headers["content-type"] == icon["type"]
+
+
+def test_the_title_tells_how_far_the_work_is(page: Page, server: Server) -> None:
+    opened(page, server.url)
+    expect(page).to_have_title("owner/name · multimodal_gen")
+    make(page, server, "a rocket")
+    server.preview("a rocket", 5, gray=90)
+    expect(page).to_have_title("25 % · owner/name · multimodal_gen")
+    server.finish("a rocket")
+    expect(page).to_have_title("owner/name · multimodal_gen")
+
+
+@in_each_view
+def test_the_page_leads_to_the_documentation_of_the_api(
+    page: Page, server: Server, view: str
+) -> None:
+    opened(page, server.url)
+    page.get_by_role("link", name="API").click()
+    expect(page).to_have_url(f"{server.url}/docs")

@@ -112,6 +112,12 @@ def test_the_policy_forbids_no_part_of_the_page() -> None:
         assert sink not in SCRIPT
 
 
+def test_without_javascript_it_says_what_it_needs_and_hides_what_would_not_work() -> None:
+    hidden, said = re.findall(r"<noscript>(.*?)</noscript>", HTML, re.DOTALL)
+    assert re.search(r"#form, .*display: none", hidden)
+    assert "needs JavaScript" in said
+
+
 def test_ids_are_unique_and_those_that_are_named_exist() -> None:
     ids = Counter(re.findall(r'\bid="([^"]+)"', HTML))
     assert max(ids.values()) == 1

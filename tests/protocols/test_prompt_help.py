@@ -28,7 +28,7 @@ def put(checkpoint: Path, **examples: Any) -> None:
 
 
 def test_a_model_without_a_list_of_words_says_so(checkpoint: Path) -> None:
-    reply = ask(app_without_engine(model_path=str(checkpoint)), "GET", "/playground/known")
+    reply = ask(app_without_engine(model_path=str(checkpoint)), "GET", "/model_info/known_words")
     assert reply.status_code == 404
     assert "no list of what it knows" in reply.json()["error"]["message"]
 
@@ -38,7 +38,7 @@ def test_examples_that_are_wrong_are_told_in_the_log_and_not_shown(
 ) -> None:
     picture = "javascript:alert(1)"
     put(checkpoint, prompts=[{"prompt": "a cat", "picture": picture}])
-    reply = ask(app_without_engine(model_path=str(checkpoint)), "GET", "/playground/known")
+    reply = ask(app_without_engine(model_path=str(checkpoint)), "GET", "/model_info/known_words")
     assert reply.status_code == 404
     assert "examples.json" in caplog.text
 

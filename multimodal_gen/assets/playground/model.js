@@ -42,7 +42,7 @@ function keptOf(before) {
 
 function showName() {
   $("model").textContent = `${model.name} · ${model.family} · ${model.device}, ${model.dtype}`;
-  document.title = `${model.name} · multimodal_gen`;
+  showTitle();
 }
 
 function fillIn() {

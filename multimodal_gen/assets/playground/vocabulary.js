@@ -9,7 +9,7 @@ const wordsIn = (text) => Array.from(text.matchAll(/<[^>]*>|[\p{L}\p{N}]+(?:['â€
 
 async function vocabularyOf(name) {
   if (vocabulary?.of === name) return vocabulary;
-  fetching ??= ask(`playground/known?model=${encodeURIComponent(name)}`).then((reply) => reply.json()).finally(() => { fetching = null; });
+  fetching ??= ask(`model_info/known_words?model=${encodeURIComponent(name)}`).then((reply) => reply.json()).finally(() => { fetching = null; });
   const found = await fetching;
   const texts = [...Object.keys(found.things), ...Object.values(found.things).flat(), ...found.words, ...found.colors, ...found.backgrounds, ...found.colored];
   return (vocabulary = { ...found, of: name, known: new Set(texts.flatMap((text) => wordsIn(text.toLowerCase()).map(([word]) => word))) });

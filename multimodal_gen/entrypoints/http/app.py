@@ -100,6 +100,7 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     for section, routes in (
         (sections.OPERATION, status_routes(service, jobs, args)),
         (sections.MODELS, model_routes(service)),
+        (sections.MODELS, prompt_help_routes(service)),
         (sections.OPERATION, metrics_routes(metrics, ring)),
         (sections.OPERATION, operator_routes(state, has_keys=has_keys)),
         (sections.IMAGES, image_routes(maker)),
@@ -116,5 +117,4 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     ):
         app.include_router(routes, tags=[section])
     app.include_router(playground_routes(service, ring))
-    app.include_router(prompt_help_routes(service))
     return app

@@ -59,6 +59,7 @@ def content_security_policy(html: str) -> str:
         "img-src": "'self' blob: data:",
         "media-src": "'self' blob:",
         "connect-src": "'self'",
+        "manifest-src": "'self'",
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",

@@ -25,6 +25,13 @@ from multimodal_gen.serving.owner import Owner
 from multimodal_gen.serving.service import Service
 from multimodal_gen.version import __version__
 
+_BESIDE = {
+    "manifest.webmanifest": "application/manifest+json",
+    "icon.svg": "image/svg+xml",
+    "icon.png": "image/png",
+}
+"""Files that a browser asks for to install the page as an app, with their types."""
+
 
 def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
     """Routes for the playground and the data it loads."""
@@ -38,6 +45,9 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return Response(html, headers=headers, media_type="text/html; charset=utf-8")
+
+    for name, kind in _BESIDE.items():
+        _add_file(routes, name, kind)
 
     @routes.get("/playground/access", tags=[sections.OPERATION])
     async def access(request: Request) -> dict[str, Any]:
@@ -76,6 +86,15 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
         }
 
     return routes
+
+
+def _add_file(routes: APIRouter, name: str, kind: str) -> None:
+    content = (resources.files("multimodal_gen") / "assets/playground" / name).read_bytes()
+    headers = {"cache-control": "max-age=86400", "x-content-type-options": "nosniff"}
+
+    @routes.get(f"/playground/{name}", include_in_schema=False)
+    async def file() -> Response:
+        return Response(content, headers=headers, media_type=kind)
 
 
 def _told(name: str, about: LoraAbout) -> dict[str, Any]:

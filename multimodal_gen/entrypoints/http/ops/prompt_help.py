@@ -25,7 +25,9 @@ def prompt_help_routes(service: Service) -> APIRouter:
     routes = APIRouter()
 
     @routes.get(
-        "/playground/known", response_model=dict[str, Any], responses=documented(401, 404, 503)
+        "/model_info/known_words",
+        response_model=dict[str, Any],
+        responses=documented(401, 404, 503),
     )
     async def known(model: str | None = None) -> dict[str, Any]:
         """Return all that a model of few words can be asked for, as its checkpoint's

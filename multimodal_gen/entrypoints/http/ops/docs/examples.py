@@ -178,6 +178,7 @@ _OURS = {
         path="/v1/models/bundled_model/reload", admin=True, status=202
     ),
     "GET /model_info": RouteExample(),
+    "GET /model_info/known_words": RouteExample(),
     "GET /operator/status": RouteExample(admin=True),
     **{
         f"GET {path}": RouteExample()
