@@ -237,6 +237,7 @@ def test_a_pen_paints_as_wide_as_it_is_pressed(page: Page, server: Server) -> No
 def test_results_are_edited_from_the_gallery_and_the_viewer(page: Page, server: Server) -> None:
     form(page, server)
     made(page, server, "a red heart", seed=77)
+    page.reload()
     page.get_by_role("button", name="Edit: a red heart").click()
     expect(page.locator("#editor")).to_be_visible()
     page.keyboard.press("Escape")

@@ -17,6 +17,7 @@ from browsers import (
     StartServer,
     drop,
     in_each_view,
+    made,
     make,
     needs_chromium,
     opened,
@@ -24,7 +25,7 @@ from browsers import (
     value,
     violations,
 )
-from playground_server import FRAMES, PICTURES, SEVERAL, Server
+from playground_server import FRAMES, PICTURES, SEVERAL, WIDTH, Server
 from playwright.sync_api import FilePayload, Page, Route, expect
 from safetensors.torch import save_file
 
@@ -114,6 +115,30 @@ def test_a_video_is_shown_by_its_first_frame(page: Page, start_server: StartServ
     drop(page, "#video-pick", clip, "a.mp4", "video/mp4")
     expect(page.locator("#video-pick img")).to_have_js_property("naturalWidth", 48)
     expect(page.locator("#used img")).to_have_js_property("naturalWidth", 48)
+
+
+def test_results_are_dropped_on_inputs(page: Page, server: Server) -> None:
+    form(page, server)
+    made(page, server, "a red heart", seed=9)
+    script = """() => {
+        const dropped = new DataTransfer();
+        dropped.setData("text/uri-list", document.querySelector("#gallery img").src);
+        return dropped;
+    }"""
+    for event in ("dragover", "drop"):
+        given = {"dataTransfer": page.evaluate_handle(script)}
+        page.dispatch_event("#image-pick", event, given)
+    expect(page.locator("#image-pick img")).to_have_js_property("naturalWidth", WIDTH)
+
+
+def test_a_video_that_was_made_becomes_the_input(page: Page, start_server: StartServer) -> None:
+    server = start_server(model=FRAMES)
+    form(page, server)
+    make(page, server, "a rocket", num_frames=5)
+    server.finish("a rocket", frames=5)
+    page.locator("#gallery button").first.click()
+    page.locator("#viewer").get_by_role("button", name="Use as input").click()
+    expect(page.locator("#used")).to_contain_text("Input video")
 
 
 @pytest.fixture

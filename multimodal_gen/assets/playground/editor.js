@@ -135,3 +135,17 @@ $("edit-image").addEventListener("click", () => edit(given.image, given.mask));
 viewerActs.push((job, i) => (canEdit() && job.kind === "image" ? h("button", { className: "small", type: "button", onclick: () => editResult(job, i) }, icon("brush"), t("Edit")) : null));
 tileActs.push((job, i) => (canEdit() && job.kind === "image" && job.outputs[i].url
   ? h("button", { type: "button", "aria-label": `${t("Edit")}: ${job.parameters.prompt}`, title: t("Edit"), onclick: () => editResult(job, i) }, icon("brush")) : null));
+let hadEditor = false;
+hear("model", () => {
+  if (hadEditor === canEdit()) return;
+  hadEditor = canEdit();
+  tiles.clear();  // they were made without knowing
+  showGallery();
+});
+viewerActs.push((job, i) => (job.kind === "video" && isOffered("video") ? h("button", { className: "small", type: "button", onclick: () => startFromVideo(job, i) }, t("Use as input")) : null));
+async function startFromVideo(job, i) {
+  usePicture("video", await readUrl(await (await fetch(fileUrl(job.outputs[i].url))).blob()));
+  $("viewer").close();
+  $("prompt").focus();
+  toast(t("The next request uses this video as input."));
+}

@@ -115,10 +115,21 @@ function usedChip([name, url, label], i) {
   const isMasked = given.mask && url === (given.video || given.image);
   const img = h("img", { alt: "" });
   showIn(img, name, url);
-  const frame = h("span", {}, img, isMasked ? h("img", { src: given.mask, alt: "", className: "over" }) : null);
+  const frame = h("span", {}, img);
+  if (isMasked) showMask(frame, given.mask);
   const without = () => { dropUsed(name, url); ($("used").querySelectorAll(".square")[i] || $("prompt")).focus(); };
   return h("div", {}, h("button", { type: "button", onclick: () => openUsed(name, url) }, frame, isMasked ? t("{label}, painted", { label }) : label),
     h("button", { type: "button", className: "square", "aria-label": t("Do without: {label}", { label }), title: t("Do without it"), onclick: without }, icon("x")));
+}
+
+async function showMask(frame, mask) {
+  const picture = await pictureOf(mask);
+  const over = opaque(picture, { naturalWidth: 96, naturalHeight: Math.max(1, Math.round((96 * picture.naturalHeight) / picture.naturalWidth)) });
+  const pen = over.getContext("2d");
+  pen.globalCompositeOperation = "source-in";
+  pen.fillStyle = STRIPES;
+  pen.fillRect(0, 0, over.width, over.height);
+  frame.append(over);
 }
 
 function openUsed(name, url) {

@@ -141,13 +141,21 @@ $("recipe").addEventListener("change", () => { if ($("recipe").files[0]) opened(
 
 const holdsFiles = (event) => event.dataTransfer && Array.from(event.dataTransfer.types).includes("Files");
 const pickUnder = (event) => (event.target instanceof Element ? event.target.closest(".pick") : null);
+const isResult = (event) => event.dataTransfer && event.dataTransfer.types.includes("text/uri-list") && !holdsFiles(event);
 addEventListener("dragover", (event) => {
+  if (isResult(event) && pickUnder(event)) event.preventDefault();
   if (!holdsFiles(event)) return;
   event.preventDefault();
   $("drop").hidden = Boolean(pickUnder(event));
 });
 addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").hidden = true; });
 addEventListener("drop", async (event) => {
+  if (isResult(event) && pickUnder(event) && model) {
+    event.preventDefault();
+    const [pick, url] = [pickUnder(event), event.dataTransfer.getData("text/uri-list")];
+    if (url.startsWith(here("files/"))) await pick.take([await (await fetch(url)).blob()]);
+    return;
+  }
   if (!holdsFiles(event)) return;
   event.preventDefault();
   $("drop").hidden = true;
