@@ -62,6 +62,7 @@ const fileUrl = (url) => here(url.slice(url.indexOf("/files/") + 1));
 const makesVideos = () => model !== null && model.tasks.some((task) => task.endsWith("-to-video"));
 const takes = (...tasks) => model !== null && model.tasks.some((task) => tasks.includes(task));
 const startsFromVideo = () => model !== null && model.parameters.includes("video_path") && model.defaults.strength !== null;
+const largestSide = () => model.limits.largest_side || model.limits.max_side;
 const takesImages = () => takes("image-to-image", "inpainting", "image-edit", "image-to-video", "reference-to-video");
 const isDone = (job) => FINAL.includes(job.status);
 const nounOf = (job) => (job.kind === "video" ? "video" : "image");

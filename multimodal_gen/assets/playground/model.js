@@ -60,8 +60,9 @@ function fillIn() {
     control: model.controls.length > 0 && model.parameters.includes("control"),
   };
   for (const name of ["enhance_prompt", "guidance_scale_2", "true_cfg_scale", "flow_shift", "max_sequence_length"]) shown[name] = model.parameters.includes(name);
+  for (const name of model.no_effect) shown[name] = false;
   for (const part of document.querySelectorAll("[data-for]")) part.hidden = !shown[part.dataset.for];
-  for (const side of ["width", "height"]) Object.assign($(side), { min: model.size_multiple, max: limits.max_side, step: model.size_multiple });
+  for (const side of ["width", "height"]) Object.assign($(side), { min: model.size_multiple, max: largestSide(), step: model.size_multiple });
   $("num_inference_steps").max = limits.max_steps;
   $("image").multiple = limits.max_images > 1;
   $("image-label").textContent = limits.max_images > 1 ? t("Input images, up to {count}", { count: limits.max_images }) : t("Input image");
@@ -81,7 +82,7 @@ function shapes() {
   const { width, height } = model.defaults;
   const step = model.size_multiple;
   const area = width * height;
-  const fit = (x) => Math.max(step, Math.min(Math.round(x / step) * step, Math.floor(model.limits.max_side / step) * step));
+  const fit = (x) => Math.max(step, Math.min(Math.round(x / step) * step, Math.floor(largestSide() / step) * step));
   const found = [[t("Model default"), width, height]];
   for (const [name, ratio] of [[t("Square"), 1], [t("Landscape 3:2"), 1.5], [t("Portrait 2:3"), 1 / 1.5], [t("Wide 16:9"), 16 / 9], [t("Tall 9:16"), 9 / 16]]) {
     found.push([name, fit(Math.sqrt(area * ratio)), fit(Math.sqrt(area / ratio))]);

@@ -116,9 +116,10 @@ function resultSize(sides = added()) {
   const { size_multiple: step, limits, defaults, picture_size: rule } = model;
   const usual = Math.sqrt((defaults.width * defaults.height) / (painting.mask.width * painting.mask.height));
   const wanted = rule === "own" ? 1 : rule === "within" ? Math.min(1, usual) : usual;
-  const scale = Math.min(wanted, limits.max_side / width, limits.max_side / height, Math.sqrt(limits.max_pixels / (width * height)));
+  const most = largestSide();
+  const scale = Math.min(wanted, most / width, most / height, Math.sqrt(limits.max_pixels / (width * height)));
   const fitting = scale < wanted ? Math.floor : Math.round;
-  return [width, height].map((side) => Math.max(step, Math.min(fitting((side * scale) / step + 1e-6) * step, Math.floor(limits.max_side / step) * step)));
+  return [width, height].map((side) => Math.max(step, Math.min(fitting((side * scale) / step + 1e-6) * step, Math.floor(most / step) * step)));
 }
 
 // Draw the picture, and around it the colours of its edges.

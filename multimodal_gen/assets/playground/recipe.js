@@ -126,8 +126,9 @@ function fromInfotext(text) {
   const given = { prompt: words.replace(/\s*<lora:[^>]*>/g, "").trim(), lora };
   if (at >= 0) given.negative_prompt = lines.slice(at).join("\n").replace(/^Negative prompt: ?/, "");
   const distilled = settings["Distilled CFG Scale"];
-  const numbers = { num_inference_steps: settings.Steps, seed: settings.Seed, guidance_scale: distilled || settings["CFG scale"],
-    true_cfg_scale: distilled && settings["CFG scale"], strength: settings["Denoising strength"], flow_shift: settings.Shift,
+  const byTrue = distilled || model.no_effect.includes("guidance_scale");
+  const numbers = { num_inference_steps: settings.Steps, seed: settings.Seed, guidance_scale: distilled || (!byTrue && settings["CFG scale"]),
+    true_cfg_scale: byTrue && settings["CFG scale"], strength: settings["Denoising strength"], flow_shift: settings.Shift,
     max_sequence_length: settings["Max sequence length"] };
   const size = /^(\d+)x(\d+)$/.exec(settings.Size || "");
   if (size) [numbers.width, numbers.height] = [size[1], size[2]];

@@ -46,7 +46,7 @@ function asked() {
   const { defaults } = model;
   if (model.models.length > 1) body.model = model.name;
   const negative = $("negative_prompt").value;
-  if (negative !== (defaults.negative_prompt || "")) body.negative_prompt = negative;
+  if (negative !== (defaults.negative_prompt || "") && !model.no_effect.includes("negative_prompt")) body.negative_prompt = negative;
   for (const name of NUMBERS) {
     const field = form.elements[name];
     const bySize = name === "width" || name === "height";
