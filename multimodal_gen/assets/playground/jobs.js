@@ -1,24 +1,32 @@
 "use strict";
 // The jobs that the page knows of.
 
+const MOST = 100;  // jobs that the server lists at a time
+let hasOlder = false;
+
 async function list(after) {
-  const page = await (await ask(`v1/jobs?limit=${PAGE}${after ? `&after=${after}` : ""}`)).json();
+  const page = await (await ask(`v1/jobs?limit=${after ? MOST : PAGE}${after ? `&after=${after}` : ""}`)).json();
   const found = page.data.filter((job) => !deleted.has(job.id));
-  jobs = after ? [...jobs, ...found.filter((job) => !jobs.some((each) => each.id === job.id))] : found;
-  $("older").hidden = !page.has_more;
+  // What was listed before stays where it goes on from this page.
+  const before = after ? jobs : found;
+  const known = new Set(before.map((job) => job.id));
+  const at = after || !page.has_more ? -1 : jobs.findIndex((job) => job.id === page.last_id);
+  const rest = after ? found : at < 0 ? [] : jobs.slice(at + 1);
+  jobs = [...before, ...rest.filter((job) => !known.has(job.id))];
+  if (!rest.length || after) hasOlder = page.has_more;
+  if (!isSearching()) $("older").hidden = !hasOlder;
   if (!jobs.some((job) => job.id === staged)) staged = null;
   staged = staged || (oldestAlive() || jobs[0] || {}).id || null;
   const last = jobs.find((job) => job.status === "completed");
   if (last && lastSeed === null) setLast(last);
   showAll();
 }
-$("older").addEventListener("click", () => list(jobs.at(-1).id).catch((error) => complain(inWords(error))));
-
 function put(job) {
   if (deleted.has(job.id)) return;
   const at = jobs.findIndex((each) => each.id === job.id);
   const before = at < 0 ? null : jobs[at];
   if (at >= 0) jobs[at] = job;
+  else if (isDone(job) && hasOlder && job.created_at < jobs.at(-1)?.created_at) return show(job);  // not listed yet
   else {
     const place = jobs.findIndex((each) => each.created_at <= Math.ceil(job.created_at));
     jobs.splice(place < 0 ? jobs.length : place, 0, job);
@@ -52,6 +60,7 @@ function setLast(job) {
 function drop(id) {
   deleted.add(id);
   jobs = jobs.filter((job) => job.id !== id);
+  sought.jobs = sought.jobs.filter((job) => job.id !== id);
   previews.delete(id);
   if (staged === id) staged = (oldestAlive() || jobs.find((job) => job.status === "completed") || {}).id || null;
   showAll();
@@ -69,17 +78,4 @@ async function remove(job) {
 
 async function cancel(job) {
   if (await remove(job)) { toast(t("Cancelled.")); $("prompt").focus(); }
-}
-
-async function removeAsked(job, index) {
-  const count = job.outputs.length;
-  const question = count > 1 ? t("Permanently delete all {count} images of this request?", { count })
-    : job.kind === "video" ? t("Permanently delete this video?") : t("Permanently delete this image?");
-  if (!confirm(question)) return;
-  const place = Array.from($("gallery").children).findIndex((tile) => tile === tiles.get(`${job.id}:${index}`)?.element);
-  if ($("viewer").open) $("viewer").close();
-  if (!(await remove(job))) return;
-  toast(t("Deleted."));
-  const next = $("gallery").children[Math.min(place, $("gallery").children.length - 1)];
-  (next ? next.querySelector("button") : $("gallery-title")).focus();
 }

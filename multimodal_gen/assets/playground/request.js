@@ -87,13 +87,7 @@ async function make() {
   }
   try {
     const job = await submit(routeOf(true), JSON.stringify(body));
-    if (!jobs.some((each) => each.id === staged && !isDone(each))) staged = job.id;
-    if (!jobs.some((each) => each.id === job.id)) {
-      const outputs = Array.from({ length: body.n || 1 }, () => ({ seed: null, url: null, thumbnail_url: null }));
-      put({ id: job.id, kind: makesVideos() ? "video" : "image", status: "queued", model: model.name, created_at: Date.now() / 1000,
-        progress: null, parameters: body, pictures: [], outputs, error: null, warnings: [] });
-    } else show(jobs.find((each) => each.id === job.id));
-    say(t("Accepted."));
+    accepted(job, body, makesVideos() ? "video" : "image");
   } catch (error) {
     if (error instanceof Refused && error.param) {
       const name = error.param.split(".")[0];
@@ -102,6 +96,17 @@ async function make() {
     }
     complain(inWords(error));
   }
+}
+
+// Shows a job that the server has accepted for `body`, until it tells more of it.
+function accepted(job, body, kind) {
+  if (!jobs.some((each) => each.id === staged && !isDone(each))) staged = job.id;
+  if (!jobs.some((each) => each.id === job.id)) {
+    const outputs = Array.from({ length: body.n || 1 }, () => ({ seed: null, url: null, thumbnail_url: null }));
+    put({ id: job.id, kind, status: "queued", model: model.name, created_at: Date.now() / 1000,
+      progress: null, parameters: body, pictures: [], outputs, error: null, warnings: [] });
+  } else show(jobs.find((each) => each.id === job.id));
+  say(t("Accepted."));
 }
 
 // An idempotency key makes it safe to repeat a request that may have arrived.

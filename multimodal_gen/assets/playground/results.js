@@ -1,5 +1,5 @@
 "use strict";
-// The stage, the queue and the gallery.
+// The stage and the queue.
 
 function show(job) {
   tell("job", job);
@@ -61,7 +61,7 @@ function showPictures(job, sources) {
     img.dataset.job = job.id;
     return framed(job, job.outputs[i].url ? h("button", { type: "button", "aria-label": t("View: {prompt}", { prompt }), onclick: () => look(job.id, i) }, img) : h("div", {}, img));
   }).filter((part) => part !== null);
-  if (!parts.length) parts.push(h("p", {}, job.error ? wordsOf(job) : isDone(job) ? t("Expired: the server keeps results for a limited time.") : "…"));
+  if (!parts.length) parts.push(h("p", {}, job.error ? wordsOf(job) : isDone(job) ? t("No longer kept.") : "…"));
   well.replaceChildren(...parts);
   if (hadFocus && well.querySelector("button")) well.querySelector("button").focus();
 }
@@ -116,46 +116,4 @@ function showQueue() {
     const said = rows.get(job.id).lastElementChild;
     if (said.textContent !== told(job)) said.textContent = told(job);
   }
-}
-
-function showGallery() {
-  const wanted = [];
-  for (const job of jobs) {
-    if (!isDone(job) || job.status === "cancelled") continue;
-    const outputs = job.status === "completed" ? job.outputs : job.outputs.slice(0, 1);
-    outputs.forEach((output, i) => wanted.push(tile(job, i)));
-  }
-  wanted.forEach((element, i) => {
-    if ($("gallery").children[i] !== element) $("gallery").insertBefore(element, $("gallery").children[i] || null);
-  });
-  while ($("gallery").children.length > wanted.length) $("gallery").lastElementChild.remove();
-  $("gallery-hint").textContent = wanted.length ? t("The server keeps results for a limited time: download what you want to keep.") : t("Nothing yet. The server keeps results for a limited time.");
-}
-
-function tile(job, i) {
-  const key = `${job.id}:${i}`;
-  const output = job.outputs[i];
-  const sign = `${job.status} ${output.url}`;
-  const known = tiles.get(key);
-  if (known && known.sign === sign) return known.element;
-  const prompt = job.parameters.prompt;
-  const source = job.kind === "video" ? output.thumbnail_url : output.url;
-  const inside = output.url
-    ? h("button", { type: "button", "aria-label": t("View: {prompt}", { prompt }), onclick: () => look(job.id, i) },
-      source ? h("img", { src: fileUrl(source), alt: "", loading: "lazy" }) : null,
-      job.kind === "video" ? h("span", { className: "play" }, icon("play")) : null)
-    : h("span", { className: job.error ? "why" : "why over" }, job.error ? wordsOf(job) : t("Expired: the server keeps results for a limited time."));
-  const act = (name, label, onclick) => h("button", { type: "button", "aria-label": `${label}: ${prompt}`, title: label, onclick }, icon(name));
-  const element = h("li", { className: "tile" }, inside, h("p", { className: "cut", title: prompt }, prompt), h("div", {},
-    act("tune", t("Reuse settings"), () => reuse(job, i)),
-    output.url ? h("a", { className: "button", href: fileUrl(output.url), download: fileName(job, i), "aria-label": t("Download: {prompt}", { prompt }), title: t("Download") }, icon("save")) : null,
-    ...tileActs.map((make) => make(job, i)),
-    act("trash", t("Delete"), () => removeAsked(job, i))));
-  tiles.set(key, { sign, element });
-  return element;
-}
-
-function fileName(job, i) {
-  const words = job.parameters.prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 60) || nounOf(job);
-  return `${words}-${job.outputs[i].seed}${job.outputs[i].url.match(/\.\w+$/)?.[0] || ""}`;
 }

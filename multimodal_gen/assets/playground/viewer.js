@@ -3,7 +3,7 @@
 
 let looked = null;
 function look(id, index) {
-  const job = jobs.find((each) => each.id === id);
+  const job = jobOf(id);
   if (!job || !job.outputs[index].url) return;
   looked = [id, index];
   const output = job.outputs[index];
@@ -22,9 +22,16 @@ function look(id, index) {
     button(t("Close"), () => $("viewer").close(), "x"),
   ].filter((part) => part !== null));
   $("facts").replaceChildren();
+  for (const [name, value] of Object.entries(factsOf(job, index))) $("facts").append(h("dt", {}, name), h("dd", {}, String(value)));
+  if (!$("viewer").open) $("viewer").showModal();
+}
+
+// Settings and times of a result, by what they are called.
+function factsOf(job, index) {
+  const output = job.outputs[index];
   const names = { negative_prompt: t("Negative prompt"), scheduler: t("Scheduler"), noise_schedule: t("Noise schedule"), num_inference_steps: t("Steps"), guidance_scale: t("Guidance scale"),
     guidance_scale_2: t("Guidance scale, 2nd expert"), true_cfg_scale: t("True CFG scale"), flow_shift: t("Flow shift"), strength: t("Strength"), num_frames: t("Frames"), fps: t("Frames per second") };
-  const facts = { [t("Prompt")]: prompt, [t("Seed")]: output.seed, [t("Size")]: `${job.parameters.width}×${job.parameters.height}` };
+  const facts = { [t("Prompt")]: job.parameters.prompt, [t("Seed")]: output.seed, [t("Size")]: `${job.parameters.width}×${job.parameters.height}` };
   if (output.revised_prompt) facts[t("Enhanced prompt")] = output.revised_prompt;
   for (const [name, label] of Object.entries(names)) {
     const value = job.parameters[name];
@@ -38,8 +45,7 @@ function look(id, index) {
   facts[t("Made")] = new Date(1000 * job.created_at).toLocaleString();
   if (job.expires_at) facts[t("Kept until")] = new Date(1000 * job.expires_at).toLocaleString();
   if (job.warnings.length) facts[t("Note")] = job.warnings.map(({ text }) => text).join("; ");
-  for (const [name, value] of Object.entries(facts)) $("facts").append(h("dt", {}, name), h("dd", {}, String(value)));
-  if (!$("viewer").open) $("viewer").showModal();
+  return facts;
 }
 
 function loraInWords(lora) {
@@ -49,11 +55,12 @@ function loraInWords(lora) {
 }
 
 function step(by) {
-  const all = jobs.flatMap((job) => (job.status === "completed" ? job.outputs.map((output, i) => [job.id, i, output.url]) : [])).filter(([, , url]) => url);
-  const at = all.findIndex(([id, i]) => id === looked[0] && i === looked[1]);
+  const all = shelf.items.filter(({ job, i }) => job.outputs[i].url);
+  const at = all.findIndex(({ job, i }) => job.id === looked[0] && i === looked[1]);
   const next = all[at + by];
+  if (at + by >= all.length - 1 && !$("older").hidden) loadMore();
   if (!next) return;
-  look(next[0], next[1]);
+  look(next.job.id, next.i);
   $("viewer-acts").children[by < 0 ? 0 : 1].focus();
 }
 $("viewer").addEventListener("keydown", (event) => {
