@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.declarations.short_repr import short_repr
-from multimodal_gen.configs.declarations.similar_names import similar_name
+from multimodal_gen.configs.declarations.similar_names import suggesting_names
 from multimodal_gen.configs.lora.choice import LoraChoice
 from multimodal_gen.configs.parameter_spec import ParameterSpec
 from multimodal_gen.configs.parameters import parameters_of
@@ -18,11 +18,11 @@ from multimodal_gen.configs.sampling.inputs import InputParameters
 from multimodal_gen.configs.sampling.output import OutputParameters
 from multimodal_gen.configs.sampling.steps import StepParameters
 from multimodal_gen.configs.second_pass import UpscaleChoice
-from multimodal_gen.errors import InvalidRequest
 
 Priority = Literal["low", "normal", "high"]
 
 
+@suggesting_names
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams(InputParameters, GuidanceParameters, StepParameters, OutputParameters):
     """A request for images or a video. None means the model's default.
@@ -82,7 +82,7 @@ class SamplingParams(InputParameters, GuidanceParameters, StepParameters, Output
     @classmethod
     def from_fields(cls, **given: Any) -> SamplingParams:
         """Construct from fields. Raises InvalidRequest for other names."""
-        return cls().updated(**given)
+        return cls(**given)
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -90,14 +90,7 @@ class SamplingParams(InputParameters, GuidanceParameters, StepParameters, Output
         return self.sigmas[:-1] if self.sigmas and self.sigmas[-1] == 0 else self.sigmas
 
     def updated(self, **given: Any) -> SamplingParams:
-        """Return a copy with these fields. Raises InvalidRequest for a name that is not known,
-        with the one that it resembles, or all."""
-        for name in given:
-            if name not in PARAMETERS:
-                nearest = similar_name(name, PARAMETERS)
-                known = f"allowed are {', '.join(PARAMETERS)}"
-                hint = known if nearest is None else f"did you mean {nearest}?"
-                raise InvalidRequest(name, given[name], f"unknown; {hint}")
+        """Return a copy with these fields. Raises InvalidRequest for other names."""
         return replace(self, **given)
 
 

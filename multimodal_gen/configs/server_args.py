@@ -12,6 +12,7 @@ from multimodal_gen.configs.arguments.key_args import KeyArgs
 from multimodal_gen.configs.arguments.limit_args import LimitArgs
 from multimodal_gen.configs.arguments.machine_args import MachineArgs
 from multimodal_gen.configs.declarations.short_repr import short_repr
+from multimodal_gen.configs.declarations.similar_names import suggesting_names
 from multimodal_gen.configs.model_spec import ModelSpec, model_specs
 from multimodal_gen.configs.redacted_url import redacted
 
@@ -21,6 +22,7 @@ URLS = ("ledger", "results")
 """Arguments that are shown without the password that they can hold."""
 
 
+@suggesting_names
 @dataclass(frozen=True, kw_only=True)
 class ServerArgs(LimitArgs, KeyArgs, JobArgs, HttpArgs, FleetArgs, MachineArgs, EngineArgs):
     """Arguments of `serve`. Code that needs only one group takes that group."""

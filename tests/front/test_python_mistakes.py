@@ -18,7 +18,12 @@ from http_serving import MODEL
 from PIL import Image
 
 import multimodal_gen
-from multimodal_gen import DiffusionGenerator, SamplingParams
+from multimodal_gen import (
+    DiffusionGenerator,
+    GenerationResults,
+    SamplingParams,
+    ServerArgs,
+)
 from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest, MultimodalGenError
 
@@ -78,6 +83,11 @@ GENERATE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "keyword of stream": ({"previews": True}, "previews=True: is a keyword of stream and astream"),
     "text for a number": ({"width": "64"}, "width='64': must be a whole number"),
+    "video": ({"num_frames": 9}, "num_frames=9: this model makes pictures, not videos"),
+    "prompt without an enhancer": (
+        {"enhance_prompt": True},
+        "needs from_pretrained(prompt_enhancer=…)",
+    ),
     "size that does not fit": (
         {"width": 33},
         "width=33: must be a multiple of 16; 32 or 48 are the nearest",
@@ -175,7 +185,7 @@ CALLS: dict[str, tuple[Callable[[DiffusionGenerator], object], type[Exception], 
     "path for the class": (
         lambda _: DiffusionGenerator(cast(Any, "FLUX.1")),
         InvalidRequest,
-        "client='FLUX.1': load it with DiffusionGenerator.from_pretrained(model_path)",
+        "client='FLUX.1': load a model with DiffusionGenerator.from_pretrained(model_path)",
     ),
     "no such model": (
         lambda _: DiffusionGenerator.from_pretrained("/no/such"),
@@ -222,6 +232,41 @@ CALLS: dict[str, tuple[Callable[[DiffusionGenerator], object], type[Exception], 
         AttributeError,
         "module 'multimodal_gen' has no attribute 'DiffusionGenerater'; did you mean "
         "DiffusionGenerator?",
+    ),
+    "class without a model": (
+        lambda _: DiffusionGenerator(),
+        InvalidRequest,
+        "client=None: load a model with DiffusionGenerator.from_pretrained(model_path)",
+    ),
+    "number for a model": (
+        lambda _: DiffusionGenerator.from_pretrained(cast(Any, 3)),
+        InvalidRequest,
+        "model_path=3: must be a folder, a file, a hub name or None",
+    ),
+    "quantization that is none": (
+        lambda _: DiffusionGenerator.from_pretrained(quantization=cast(Any, "int4")),
+        InvalidRequest,
+        "quantization='int4': must be one of int8, fp8, nf4",
+    ),
+    "pictures of a list": (
+        lambda _: cast(Any, GenerationResults()).images,
+        AttributeError,
+        "a list of results has no images: each of its results has, such as results[0].images",
+    ),
+    "misspelt field": (
+        lambda _: SamplingParams(**cast(Any, {"promt": "a"})),
+        InvalidRequest,
+        "promt='a': unknown; did you mean prompt?",
+    ),
+    "misspelt server argument": (
+        lambda _: ServerArgs(**cast(Any, {"prt": 1})),
+        InvalidRequest,
+        "prt=1: unknown; did you mean port?",
+    ),
+    "bytes for a prompt": (
+        lambda generator: generator.generate(cast(Any, b"a")),
+        InvalidRequest,
+        "prompt=<1 bytes>: must be text",
     ),
     "misspelt parameter": (
         lambda _: SamplingParams(prompt="a").updated(sede=7),

@@ -55,9 +55,16 @@ class ArgumentGroup:
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            choices = ", ".join(get_args(kind)) if get_origin(kind) is Literal else ""
+            choices = ", ".join(_choices(kind))
             allowed = f"must be one of {choices}" if choices else str(error)
             raise InvalidRequest(name, value, allowed) from error
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """Texts that a Literal allows, also beside None."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return tuple(choice for each in get_args(kind) for choice in _choices(each))
 
 
 def _is_unicode(text: str) -> bool:

@@ -10,6 +10,7 @@ from multimodal_gen.configs.arguments.argument_group import ArgumentGroup
 from multimodal_gen.configs.arguments.devices import Device, refuse_other_devices
 from multimodal_gen.configs.attention import AttentionBackend
 from multimodal_gen.configs.declarations.short_repr import short_repr
+from multimodal_gen.configs.declarations.similar_names import suggesting_names
 from multimodal_gen.configs.quantization import Quantization
 from multimodal_gen.errors import InvalidRequest
 
@@ -25,6 +26,7 @@ MOST_MEMORY_GB = 1_000_000
 _SIZES = ("device_memory_gb", "max_lora_gb")
 
 
+@suggesting_names
 @dataclass(frozen=True, kw_only=True)
 class EngineArgs(ArgumentGroup):
     """Arguments of an engine, for `generate`, `bench`, `serve` and DiffusionGenerator."""

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import fields
 from difflib import get_close_matches
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from multimodal_gen.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Declared = TypeVar("Declared", bound="DataclassInstance")
 
 _ALIKE = 0.7
 _ELSEWHERE = {
@@ -63,3 +73,21 @@ def similar_name(name: str, known: Collection[str]) -> str | None:
 
 def _words(name: str) -> set[str]:
     return {word.removesuffix("s") for word in name.split("_")}
+
+
+def suggesting_names(declared: type[Declared]) -> type[Declared]:
+    """Let a dataclass raise InvalidRequest for a field that it lacks, with the one that is meant,
+    or else with all. A class decorator."""
+    known = [field.name for field in fields(declared)]
+    make: Any = declared.__init__
+
+    @wraps(make)
+    def checked(self: Declared, *args: Any, **given: Any) -> None:
+        for name in given.keys() - known:
+            nearest = similar_name(name, known)
+            hint = f"did you mean {nearest}?" if nearest else f"allowed are {', '.join(known)}"
+            raise InvalidRequest(name, given[name], f"unknown; {hint}")
+        make(self, *args, **given)
+
+    setattr(declared, "__init__", checked)  # noqa: B010  a type checker sees the dataclass's own
+    return declared

@@ -56,10 +56,12 @@ class DiffusionGenerator:
     longer used, and when the program ends, however it does.
     """
 
-    def __init__(self, client: SchedulerClient, engine: EngineProcess | None = None) -> None:
+    def __init__(
+        self, client: SchedulerClient | None = None, engine: EngineProcess | None = None
+    ) -> None:
         """Use a client that is ready; see `from_pretrained` and `connect`."""
-        if isinstance(client, str | os.PathLike):
-            allowed = "load it with DiffusionGenerator.from_pretrained(model_path)"
+        if client is None or isinstance(client, str | os.PathLike):
+            allowed = "load a model with DiffusionGenerator.from_pretrained(model_path)"
             raise InvalidRequest("client", client, allowed)
         self._client = client
         self._args = None if engine is None else engine.args
@@ -85,6 +87,9 @@ class DiffusionGenerator:
         InvalidRequest, InvalidCheckpoint, EngineDied.
         """
         check_names(engine_args, ENGINE, ("progress",))
+        if not isinstance(model_path, str | os.PathLike | None):
+            allowed = "must be a folder, a file, a hub name or None"
+            raise InvalidRequest("model_path", model_path, allowed)
         path = None if model_path is None else os.fspath(model_path)
         given: dict[str, Any] = {**engine_args}  # EngineArgs turns paths into text
         return cls.start(EngineArgs(model_path=path, **given), progress=progress)
@@ -111,7 +116,8 @@ class DiffusionGenerator:
         answer within `timeout` seconds.
         """
         if not address.startswith("ipc://"):
-            raise InvalidRequest("address", address, "must start with ipc://")
+            allowed = "must start with ipc://, as generator.address of another process does"
+            raise InvalidRequest("address", address, allowed)
         client = SchedulerClient(address)
         try:
             client.wait_ready(timeout)
@@ -310,7 +316,7 @@ def start_engine(
 
 def _calls(prompt: object, given: SamplingKeywords) -> tuple[list[PromptCall], bool]:
     """Read the prompts of a call, and tell whether it has one that is not in a list."""
-    if isinstance(prompt, str | SamplingParams) or not isinstance(prompt, Sequence):
+    if isinstance(prompt, str | bytes | SamplingParams) or not isinstance(prompt, Sequence):
         return prompt_calls([prompt], given), True
     return prompt_calls(list(prompt), given), False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from multimodal_gen.client.request_handle import Output, longest_timings, warnings_of
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -176,6 +176,11 @@ class GenerationResult:
 
 class GenerationResults(list[GenerationResult]):
     """Results of a list of prompts, in its order. A notebook shows them as a grid."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        hint = f": each of its results has, such as results[0].{name}"
+        known = hint if hasattr(GenerationResult, name) else ""
+        raise AttributeError(f"a list of results has no {name}{known}", name=name, obj=self)
 
     def _repr_html_(self) -> str:
         return results_html(self)

@@ -33,7 +33,7 @@ _PROMPT = ("prompt",)
 _RESULT = ("output", "output_path", "outputs", "save_path", "filename", "file", "save")
 _OF_SERVERS = {
     "the server was started without": "from_pretrained was called without",
-    r"needs the server's option --(\S+)": r"needs from_pretrained(\1=…)",
+    "needs the server's option --prompt-enhancer": "needs from_pretrained(prompt_enhancer=…)",
 }
 """What errors say of options, and what they say in Python."""
 _IN_TEXT = r"(?<= ){}(?=$|[ ,;:])"
@@ -112,7 +112,7 @@ class PromptCall:
             for name, typed in self.typed.items():
                 _rename(error, name, typed)
             for of_servers, here in _OF_SERVERS.items():
-                error.message = re.sub(of_servers, here, error.message)
+                error.message = error.message.replace(of_servers, here)
             raise
 
 
