@@ -155,7 +155,6 @@ GENERATE: dict[str, tuple[dict[str, Any], str]] = {
         {"video": [RED, RED.resize((8, 8))]},
         "video='2 frames': must have frames, all of one size",
     ),
-    "strength alone": ({"strength": 0.5}, "strength=0.5: only allowed with an input image"),
     "LoRA of no kind": ({"lora": 3}, "lora=3: must be NAME or NAME:SCALE"),
 }
 

@@ -43,16 +43,22 @@ def _line(start: str, value: str) -> str:
 
 
 def _rows(model: ModelInfo, args: EngineArgs | None) -> Iterator[tuple[str, str]]:
-    defaults = {name: getattr(model.defaults, name) for name in model.defaults.__struct_fields__}
+    pictures = () if model.makes_videos else ("num_frames", "fps")
+    defaults = {
+        name: value
+        for name in model.defaults.__struct_fields__
+        if (value := getattr(model.defaults, name)) not in (None, "")
+        and name not in (*model.no_effect, *pictures)
+    }
     yield "device", ", ".join(filter(None, (model.device, model.dtype, model.residency)))
     yield "tasks", ", ".join(model.tasks)
     yield "sizes", _sizes(model)
     yield "frames", _frames(model)
-    yield "defaults", ", ".join(f"{k} {v}" for k, v in defaults.items() if v not in (None, ""))
+    yield "defaults", ", ".join(f"{name} {value}" for name, value in defaults.items())
     yield "limits", _limits(model)
     yield "schedulers", ", ".join(model.schedulers)
     yield "optional parameters", ", ".join(model.parameters)
-    yield "no effect", ", ".join(getattr(model, "no_effect", ()))
+    yield "no effect", ", ".join(model.no_effect)
     if args is not None and args.lora_dir is not None:
         yield "LoRAs", ", ".join(LoraFolder(Path(args.lora_dir)).names()) or "none in lora_dir"
     if args is not None and args.control_dir is not None:
@@ -62,11 +68,13 @@ def _rows(model: ModelInfo, args: EngineArgs | None) -> Iterator[tuple[str, str]
 
 
 def _sizes(model: ModelInfo) -> str:
-    most = model.limits
-    return (
-        f"{model.defaults.width}x{model.defaults.height}; multiples of {model.size_multiple}, "
-        f"sides up to {most.max_side}, up to {most.max_pixels} pixels"
-    )
+    most, multiple = model.limits, model.size_multiple
+    side = most.largest_side or most.max_side
+    smallest = f"{most.smallest_side} to " if most.smallest_side else "up to "
+    aspect = f", sides at most 1:{most.largest_aspect:g}" if most.largest_aspect else ""
+    pixels = "" if most.largest_side else f", up to {most.max_pixels} pixels"
+    usual = f"{model.defaults.width}x{model.defaults.height}"
+    return f"{usual}; {smallest}{side} a side, multiples of {multiple}{aspect}{pixels}"
 
 
 def _frames(model: ModelInfo) -> str:
