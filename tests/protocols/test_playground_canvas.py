@@ -198,6 +198,11 @@ def test_a_side_is_dragged_and_taken_back(page: Page, server: Server) -> None:
     page.click("#undo")
     expect(page.locator("#painting-size")).to_have_text("64 × 48")
     expect(page.locator("#extend-right")).to_have_value("0")
+    page.evaluate("model.limits.largest_side = 96")
+    page.focus("#board")
+    page.keyboard.press("ArrowDown")
+    told = "will be 96 × 96. The picture becomes smaller in it"
+    expect(page.locator("#painting-told")).to_contain_text(told)
 
 
 def touch(page: Page, kind: str, *events: tuple[str, int, float, float]) -> None:

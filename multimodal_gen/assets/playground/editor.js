@@ -16,7 +16,7 @@ async function edit(source, mask = null, of = "image") {
   const fresh = $("brush-size").max !== String(Math.ceil(largest / 2));
   $("brush-size").max = Math.ceil(largest / 2);
   if (fresh) $("brush-size").value = Math.max(1, Math.round(largest / 10));
-  for (const side of SIDES) Object.assign($(`extend-${side}`), { step: model.size_multiple, min: 0, max: model.limits.max_side });
+  for (const side of SIDES) Object.assign($(`extend-${side}`), { step: model.size_multiple, min: 0, max: largestSide() });
   Object.assign(caret, { x: Math.round(painting.mask.width / 2), y: Math.round(painting.mask.height / 2), shown: false, down: false });
   if ($("viewer").open) $("viewer").close();
   $("editor").showModal();
@@ -57,8 +57,9 @@ function extendedWords() {
   const sides = added();
   const named = { left: t("left"), top: t("top"), right: t("right"), bottom: t("bottom") };
   const list = SIDES.filter((side) => sides[side]).map((side) => t("{side} {count} px", { side: named[side], count: sides[side] })).join(", ");
-  const [width, height] = resultSize();
-  return t("Added: {list}. It is filled with the colours of the edges and made anew, with a narrow strip of the picture beside it. The result will be {width} × {height}.", { list, width, height });
+  const { width, height, isSmaller } = resultSize();
+  const limit = isSmaller ? t("The picture becomes smaller in it, since this model draws at most {count} pixels a side.", { count: largestSide() }) : "";
+  return t("Added: {list}. It is filled with the colours of the edges and made anew, with a narrow strip of the picture beside it. The result will be {width} × {height}.", { list, width, height }) + (limit && ` ${limit}`);
 }
 
 function showSides(sides) {
@@ -115,7 +116,7 @@ function use() {
   if (painting.of === "image" && picture !== given.image) usePicture("image", picture);
   usePicture("mask", mask);
   if (extended) {
-    [$("width").value, $("height").value] = size;
+    [$("width").value, $("height").value] = [size.width, size.height];
     sizeTouched = true;
     saveInputs();
   }

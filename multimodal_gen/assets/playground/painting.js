@@ -98,11 +98,10 @@ function redo() { if (painting.undone.length) { painting.acts.push(painting.undo
 function extend(sides) {
   const { naturalWidth, naturalHeight } = painting.picture;
   const wanted = Object.fromEntries(SIDES.map((side) => [side, Math.max(0, Math.round(Number(sides[side]) || 0))]));
-  for (const [near, far, own, whole] of [["left", "right", naturalWidth, model.limits.max_side], ["top", "bottom", naturalHeight, model.limits.max_side]]) {
+  for (const [near, far, own] of [["left", "right", naturalWidth], ["top", "bottom", naturalHeight]]) {
     if (!(wanted[near] + wanted[far])) continue;
     const larger = wanted[near] > wanted[far] ? near : far;
     wanted[larger] += (model.size_multiple - ((own + wanted[near] + wanted[far]) % model.size_multiple)) % model.size_multiple;
-    while (own + wanted[near] + wanted[far] > whole && wanted[larger] > 0) wanted[larger] = Math.max(0, wanted[larger] - model.size_multiple);
   }
   if (JSON.stringify(wanted) !== JSON.stringify(added())) acted({ kind: "extend", sides: wanted });
   return wanted;
@@ -110,16 +109,16 @@ function extend(sides) {
 
 const wholeSize = (sides = added()) => [painting.picture.naturalWidth + sides.left + sides.right, painting.picture.naturalHeight + sides.top + sides.bottom];
 
-// Size of the result: the picture is as large in it as it would be alone, within the model's limits.
+// Size of the result, and whether the model's limits make the picture smaller in it than it would
+// be alone.
 function resultSize(sides = added()) {
   const [width, height] = wholeSize(sides);
   const { size_multiple: step, limits, defaults, picture_size: rule } = model;
   const usual = Math.sqrt((defaults.width * defaults.height) / (painting.mask.width * painting.mask.height));
   const wanted = rule === "own" ? 1 : rule === "within" ? Math.min(1, usual) : usual;
-  const most = largestSide();
-  const scale = Math.min(wanted, most / width, most / height, Math.sqrt(limits.max_pixels / (width * height)));
-  const fitting = scale < wanted ? Math.floor : Math.round;
-  return [width, height].map((side) => Math.max(step, Math.min(fitting((side * scale) / step + 1e-6) * step, Math.floor(most / step) * step)));
+  const scale = Math.min(wanted, largestSide() / width, largestSide() / height, Math.sqrt(limits.max_pixels / (width * height)));
+  const [wide, tall] = [width, height].map((side) => Math.max(step, Math.min(Math.round((side * scale) / step) * step, Math.floor(largestSide() / step) * step)));
+  return { width: wide, height: tall, isSmaller: scale < wanted };
 }
 
 // Draw the picture, and around it the colours of its edges.
