@@ -59,6 +59,8 @@ class Output:
     """How its prompts were read, if it names a `prompt_syntax`: chunks and weights."""
     evaluations: Evaluations | None = None
     """Numbers of evaluations that were computed, and extrapolated."""
+    file: bytes | None = None
+    """A video as an MP4 that a server has encoded, in place of its pixels."""
     usage: Usage | None = None
     """What it cost."""
 

@@ -110,6 +110,8 @@ def encode_file(
     """Encode an image, a video or its sound in the format that `suffix` names. `quality` only
     affects JPEG and WebP."""
     sound, fps = Sound.of(output), output.fps or _FPS
+    if output.file is not None and suffix == ".mp4":
+        return output.file
     if suffix == ".mp4":
         return encode_mp4(output.pixels, fps, recipe, sound)
     if suffix == ".gif":

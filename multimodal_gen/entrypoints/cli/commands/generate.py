@@ -23,6 +23,8 @@ def generate(
     output_path: Annotated[str, Parameter(alias="-o")] = "outputs/",
     force: Annotated[bool, Parameter(negative=())] = False,
     metadata: bool = True,
+    server: str | None = None,
+    api_key_file: str | None = None,
     config: Config = None,
     params: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008
     engine: BriefEngineOptions = BriefEngineFlags(),  # noqa: B008
@@ -41,34 +43,39 @@ def generate(
         Overwrite files.
     metadata
         Store prompt, seed and parameters in files.
+    server
+        URL of a running server to use; its key is in MULTIMODAL_GEN_API_KEY.
+    api_key_file
+        File with the server's key.
     config
         YAML file with options.
     """
-    from multimodal_gen.entrypoints.cli.prompts.early_checks import check_adapters, check_device
     from multimodal_gen.entrypoints.cli.prompts.requests import requests_of
     from multimodal_gen.entrypoints.cli.running.outputs import check_outputs
-    from multimodal_gen.launch.expected_model import check_model_path, expected_model
-    from multimodal_gen.messages.validation import check_offered
+    from multimodal_gen.entrypoints.cli.running.sources import (
+        check_own_engine,
+        check_server,
+        own_engine,
+        server_engine,
+    )
+    from multimodal_gen.launch.expected_model import expected_model
 
-    engine_args = EngineArgs.of(engine)
-    model = expected_model(engine_args)
+    args = EngineArgs.of(engine)
+    model = None if server else expected_model(args)
     requests = requests_of(prompts, params, prompt_path, from_, model)
     check_outputs(output_path, requests, force=force)
-    for each in requests:
-        check_offered(each, engine_args)
-    check_adapters(requests, engine_args, model)
     from multimodal_gen.entrypoints.cli.running.prompt_list import PromptList
-    from multimodal_gen.entrypoints.python.diffusion_generator import start_engine
-    from multimodal_gen.launch.loading_display import LoadingDisplay
 
     prompt_list = PromptList(requests)
     prompt_list.check(model)
-    check_model_path(engine_args)
-    check_device(engine_args)
-    with LoadingDisplay() as display:
-        started = start_engine(engine_args, display.show)
-    with started as running:
-        errors = prompt_list.run(running.client, output_path, metadata, force=force)
+    if server:
+        check_server(args)
+        results = server_engine(server, api_key_file, args.model_path)
+    else:
+        check_own_engine(args, requests, model)
+        results = own_engine(args)
+    with results as source:
+        errors = prompt_list.run(source, output_path, metadata, force=force)
     for prompt, error in errors:
         print(f"multimodal-gen: {prompt!r}: {error.message}", file=sys.stderr)
     return 1 if errors else 0

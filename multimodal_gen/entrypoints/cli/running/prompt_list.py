@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, chain
 
-from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import expected_steps
 from multimodal_gen.entrypoints.cli.running.outputs import outputs_of
 from multimodal_gen.entrypoints.cli.running.picture_cache import PictureCache
 from multimodal_gen.entrypoints.cli.running.progress_bar import ProgressBar
-from multimodal_gen.entrypoints.python.calls import run_all, stream_resolved
+from multimodal_gen.entrypoints.cli.running.result_source import CheckedRequest, ResultSource
+from multimodal_gen.entrypoints.python.calls import run_all
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult
 from multimodal_gen.entrypoints.python.pictures import open_pictures
 from multimodal_gen.errors import GenerationFailed, InvalidRequest, MultimodalGenError
@@ -44,13 +44,13 @@ class PromptList:
                 check_early(params, headers, model)
 
     def run(
-        self, client: SchedulerClient, output_path: str, metadata: bool, *, force: bool
+        self, source: ResultSource, output_path: str, metadata: bool, *, force: bool
     ) -> list[tuple[str, MultimodalGenError]]:
         """Generate and write all prompts; return the failed ones with their errors.
 
         Raises InvalidRequest, before any is started, if the model rejects one.
         """
-        model = client.wait_ready()
+        model = source.wait_ready()
         resolved = self._resolve(model)
         told = [warnings_about(params, model, headers) for params, headers in self._opened]
         first = [0, *accumulate(params.num_outputs_per_prompt for params in resolved)]
@@ -58,8 +58,10 @@ class PromptList:
         outputs = outputs_of(output_path, resolved, force=force, video=video, sound=model.sound)
 
         async def generate(index: int) -> None:
-            _, pixels = open_pictures(self._prompts[index], self._pictures.open)
-            async for event in stream_resolved(client, resolved[index], pixels, told[index]):
+            asked, (sent, _) = self._prompts[index], self._opened[index]
+            _, pixels = open_pictures(asked, self._pictures.open)
+            request = CheckedRequest(sent, resolved[index], pixels, told[index], asked.video_path)
+            async for event in source.stream(request):
                 if isinstance(event, GenerationResult):
                     to = (outputs, first[index], metadata)
                     written = await asyncio.to_thread(event.write_to, *to)
@@ -75,8 +77,12 @@ class PromptList:
             except OSError as error:
                 raise GenerationFailed(f"the output can't be written: {error}") from error
 
+        async def generate_all() -> list[MultimodalGenError | None]:
+            async with source.running():
+                return await run_all(self._prompts, generate_and_write)
+
         with ProgressBar([_steps(params) for params in resolved]) as bar:
-            outcomes = asyncio.run(run_all(self._prompts, generate_and_write))
+            outcomes = asyncio.run(generate_all())
         return [
             (prompt.prompt, outcome)
             for prompt, outcome in zip(self._prompts, outcomes, strict=True)

@@ -1,0 +1,1 @@
+"""Generates on a running server, in place of an engine of the command's own."""
