@@ -63,7 +63,8 @@ def generate(
     args = EngineArgs.of(engine)
     model = None if server else expected_model(args)
     requests = requests_of(prompts, params, prompt_path, from_, model)
-    check_outputs(output_path, requests, force=force)
+    images = model is not None and not model.makes_videos
+    check_outputs(output_path, requests, force=force, images=images)
     from multimodal_gen.entrypoints.cli.running.prompt_list import PromptList
 
     prompt_list = PromptList(requests)
@@ -72,7 +73,7 @@ def generate(
         check_server(args)
         results = server_engine(server, api_key_file, args.model_path)
     else:
-        check_own_engine(args, requests, model)
+        check_own_engine(args, api_key_file, requests, model)
         results = own_engine(args)
     with results as source:
         errors = prompt_list.run(source, output_path, metadata, force=force)

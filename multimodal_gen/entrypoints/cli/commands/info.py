@@ -34,14 +34,14 @@ def info(
 
     if not files:
         raise InvalidRequest("files", "", "name an image or a video, as in `info heart.png`")
-    origins = {file: origin_of("file", file) for file in files}
+    origins = [(file, origin_of("file", file)) for file in files]
     if json:
-        described = [_described(file, origin) for file, origin in origins.items()]
+        described = [_described(file, origin) for file, origin in origins]
         shown = described[0] if len(files) == 1 else described
         print(to_json.dumps(shown, indent=2, ensure_ascii=False))
     else:
-        print("\n\n".join(_text(file, origin) for file, origin in origins.items() if origin))
-    nothing = [file for file, origin in origins.items() if origin is None]
+        print("\n\n".join(_text(file, origin) for file, origin in origins if origin))
+    nothing = [file for file, origin in origins if origin is None]
     for file in nothing:
         print(f"multimodal-gen: {file}: has no settings in its metadata", file=sys.stderr)
     return 1 if nothing else 0

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from cyclopts import App, ArgumentCollection, UnknownOptionError
 
 _SIMILAR = 0.7
-_ELSEWHERE: Mapping[str, str] = {
+ELSEWHERE: Mapping[str, str] = {
+    "api-key": "--api-key-file",
     "batch": "-n",
     "batch-count": "-n",
     "batch-size": "-n",
@@ -30,6 +31,7 @@ _ELSEWHERE: Mapping[str, str] = {
     "iterations": "--steps",
     "lora-path": "--lora-dir",
     "mask": "--mask-path",
+    "model": "--model-path",
     "n-iter": "-n",
     "neg": "--negative-prompt",
     "neg-prompt": "--negative-prompt",
@@ -68,9 +70,11 @@ class OptionOwners:
     def explain(self, error: UnknownOptionError, command: str) -> str:
         """Return a message with the commands that have the option, or the option that was meant."""
         option = (error.token.keyword or error.token.value).split("=")[0]
+        name, said = _name_in(option), f"Unknown option: {option}"
+        if command == "generate" and name in ELSEWHERE:
+            return f"{said}. Did you mean {ELSEWHERE[name]}?"
         if owners := self.of(option):
             return f"{option} is an option of {_listed(owners)}"
-        said = f"Unknown option: {option}"
         if meant := self._meant(option, command):
             return f"{said}. Did you mean {meant}?"
         if nearest := self._nearest(option, self._commands):
@@ -87,11 +91,8 @@ class OptionOwners:
         return option and option.removeprefix("--").replace("-", "_")
 
     def _meant(self, option: str, command: str) -> str | None:
-        """The option of `command` that is called so elsewhere, begins so, or is most similar."""
-        name = option.lstrip("-").replace("_", "-").lower()
-        known = self._names([command] if command in self._commands else [])
-        if command == "generate" and name in _ELSEWHERE:
-            return _ELSEWHERE[name]
+        """The option of `command` that begins so, or is most similar."""
+        name, known = _name_in(option), self._names([command])
         if name in known:
             return known[name]
         begin = [long for word, long in known.items() if len(name) > 1 and word.startswith(name)]
@@ -115,6 +116,10 @@ class OptionOwners:
 
     def _arguments(self, command: str) -> ArgumentCollection:
         return self._app[command].assemble_argument_collection()
+
+
+def _name_in(option: str) -> str:
+    return option.lstrip("-").replace("_", "-").lower()
 
 
 def takes(arguments: ArgumentCollection, option: str) -> bool:

@@ -17,7 +17,7 @@ from multimodal_gen.errors import InvalidCheckpoint, InvalidRequest
 from multimodal_gen.launch.device_memory import gpus
 from multimodal_gen.messages.model_info import ModelInfo
 
-_DEVICES = ("/dev/kfd", "/dev/dxg", "/dev/nvidia0", "/dev/nvidiactl")
+GPU_FILES = ("/dev/kfd", "/dev/dxg", "/dev/nvidia0", "/dev/nvidiactl")
 """Files of GPUs, of which not every kind has a program that lists them."""
 
 
@@ -65,7 +65,7 @@ def check_device(args: EngineArgs) -> None:
     if args.device != "cuda":
         return
     found = len(gpus())
-    if not found and not any(Path(each).exists() for each in _DEVICES):
+    if not found and not any(Path(each).exists() for each in GPU_FILES):
         raise InvalidRequest("device", "cuda", "no GPU is found on this machine; use cpu or auto")
     if 0 < found < args.num_gpus:
         raise InvalidRequest("num_gpus", args.num_gpus, f"this machine has {found}")

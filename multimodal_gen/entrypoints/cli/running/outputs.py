@@ -53,9 +53,12 @@ def outputs_of(
     return NamedFiles(names, force)
 
 
-def check_outputs(path: str, requests: Sequence[SamplingParams], *, force: bool) -> None:
+def check_outputs(
+    path: str, requests: Sequence[SamplingParams], *, force: bool, images: bool
+) -> None:
     """Check what can be told before models are loaded: the suffix, whether the folder can be
-    written to, and whether a file is there already. Raises InvalidRequest."""
+    written to, and whether a file is there already. `images`: the model makes nothing else. Raises
+    InvalidRequest."""
     if path == STANDARD:
         StandardOutput.of(requests, video=False)
         return
@@ -66,6 +69,8 @@ def check_outputs(path: str, requests: Sequence[SamplingParams], *, force: bool)
         raise InvalidRequest(FIELD, path, "must name a file or a folder")
     written = _with_suffix(path, ".png")
     check_suffix(written)
+    if images:
+        Destination.of(written, count=1, video=False)
     check_writable(written.partition("{")[0] if template else path)
     if force or (not template and is_folder(path)):
         return

@@ -20,9 +20,14 @@ _OF_A_SERVER = ("model_path", "log_format")
 
 
 def check_own_engine(
-    args: EngineArgs, requests: Sequence[SamplingParams], model: ModelInfo | None
+    args: EngineArgs,
+    key_file: str | None,
+    requests: Sequence[SamplingParams],
+    model: ModelInfo | None,
 ) -> None:
     """Check what an engine needs besides the requests' parameters. Raises InvalidRequest."""
+    if key_file is not None:
+        raise InvalidRequest("api_key_file", key_file, "is only used with --server")
     for each in requests:
         check_offered(each, args)
     check_adapters(requests, args, model)

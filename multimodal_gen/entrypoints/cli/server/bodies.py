@@ -8,6 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
+from multimodal_gen.configs.user_path import user_path
+from multimodal_gen.entrypoints.cli.running.result_source import CheckedRequest
 from multimodal_gen.messages.pictures import Pixels, control_names, images_of
 from multimodal_gen.postprocess.images import encode_image
 
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
 _APART = ("num_outputs_per_prompt", "lora", "control", "upscale")
 
 
-def image_request(params: SamplingParams, pixels: Pixels) -> tuple[str, dict[str, Any]]:
+def image_request(request: CheckedRequest) -> tuple[str, dict[str, Any]]:
     """Path and body of a request for a job of images."""
+    params, pixels = request.asked, request.pixels
     body = {
         **_parameters(params, pixels),
         "n": params.num_outputs_per_prompt,
@@ -32,18 +35,17 @@ def image_request(params: SamplingParams, pixels: Pixels) -> tuple[str, dict[str
     return "/v1/images/edits", {**body, "image": images, **mask}
 
 
-def video_request(
-    params: SamplingParams, pixels: Pixels, video: bytes | None
-) -> tuple[str, dict[str, Any]]:
-    """Path and body of a request for a job of one video; an input `video` is sent as it is."""
-    body = _parameters(params, pixels)
+def video_request(request: CheckedRequest) -> tuple[str, dict[str, Any]]:
+    """Path and body of a request for a job of one video; an input video is sent as it is."""
+    pixels = request.pixels
+    body = _parameters(request.asked, pixels)
     if images := [_data_url(image) for image in images_of(pixels)]:
         body["input_reference"] = images
     for name in ("last_image", "mask"):
         if name in pixels:
             body[name] = _data_url(pixels[name])
-    if video is not None:
-        body["video"] = _encoded(video, "video/mp4")
+    if request.video_path is not None:
+        body["video"] = _encoded(user_path(request.video_path).read_bytes(), "video/mp4")
     return "/v1/videos", body
 
 

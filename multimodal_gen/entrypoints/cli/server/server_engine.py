@@ -18,13 +18,13 @@ import msgspec
 from multimodal_gen.client.request_handle import Output
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.configs.second_pass import expected_steps
-from multimodal_gen.configs.user_path import user_path
+from multimodal_gen.entrypoints.cli.running.result_source import CheckedRequest
 from multimodal_gen.entrypoints.cli.server.bodies import image_request, video_request
 from multimodal_gen.entrypoints.cli.server.connection import ServerConnection
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
 from multimodal_gen.errors import EngineNotReady, MultimodalGenError, from_wire
 from multimodal_gen.messages.model_info import ModelInfo
-from multimodal_gen.messages.pictures import Pixels
+from multimodal_gen.messages.reply import Evaluations
 from multimodal_gen.messages.request_warning import from_plain
 
 MAX_IMAGES = 10
@@ -82,38 +82,37 @@ class ServerEngine:
                 await asyncio.gather(following, return_exceptions=True)
 
     async def stream(
-        self, params: SamplingParams, pixels: Pixels, video_path: str | None
+        self, request: CheckedRequest
     ) -> AsyncGenerator[Progress | GenerationResult, None]:
-        """Yield progress, then the result of resolved parameters. Leaving deletes the jobs that
-        have not ended. Raises MultimodalGenError."""
-        assert self._model is not None
-        video = self._model.makes_videos
+        """Yield progress, then the result. Leaving deletes the jobs that have not ended. Raises
+        MultimodalGenError."""
         results: list[GenerationResult] = []
         done = 0
-        for part in _parts(params, 1 if video else MAX_IMAGES):
-            job_id = await self._submit(part, pixels, video_path)
-            async with aclosing(self._job(job_id, part, video=video)) as events:
+        for part in _parts(request, 1 if self._makes_videos else MAX_IMAGES):
+            job_id = await self._submit(part)
+            async with aclosing(self._job(job_id, part.params)) as events:
                 async for event in events:
                     if isinstance(event, GenerationResult):
                         results.append(event)
                     else:
                         yield replace(event, step=done + event.step)
-            done += expected_steps(part) * part.num_outputs_per_prompt
+            done += expected_steps(part.params) * part.params.num_outputs_per_prompt
         outputs = tuple(output for result in results for output in result.outputs)
         yield replace(results[0], outputs=outputs)
 
-    async def _submit(self, params: SamplingParams, pixels: Pixels, video_path: str | None) -> str:
+    @property
+    def _makes_videos(self) -> bool:
         assert self._model is not None
-        if self._model.makes_videos:
-            video = None if video_path is None else user_path(video_path).read_bytes()
-            path, body = await asyncio.to_thread(video_request, params, pixels, video)
-        else:
-            path, body = await asyncio.to_thread(image_request, params, pixels)
+        return self._model.makes_videos
+
+    async def _submit(self, request: CheckedRequest) -> str:
+        make = video_request if self._makes_videos else image_request
+        path, body = await asyncio.to_thread(make, request)
         job: str = (await self._connection.post(path, {**body, **self._asked}))["id"]
         return job
 
     async def _job(
-        self, job_id: str, params: SamplingParams, *, video: bool
+        self, job_id: str, params: SamplingParams
     ) -> AsyncGenerator[Progress | GenerationResult, None]:
         events, ended = self._events[job_id], False
         try:
@@ -122,7 +121,7 @@ class ServerEngine:
                 if job["type"] == "job.progress":
                     yield _progress(job)
                 ended = job.get("job", {}).get("status") in _ENDED
-            yield await self._result(job["job"], params, video=video)
+            yield await self._result(job["job"], params)
         finally:
             del self._events[job_id]
             if not ended:
@@ -142,9 +141,7 @@ class ServerEngine:
             if job_id is not None and event["type"] != "job.preview":
                 self._events[job_id].put_nowait(event)
 
-    async def _result(
-        self, job: Mapping[str, Any], params: SamplingParams, *, video: bool
-    ) -> GenerationResult:
+    async def _result(self, job: Mapping[str, Any], params: SamplingParams) -> GenerationResult:
         if (error := job["error"]) is not None:
             raise from_wire(error["code"], error["message"], error["param"], None)
         if any(output["url"] is None for output in job["outputs"]):
@@ -153,25 +150,30 @@ class ServerEngine:
         made = []
         for output in job["outputs"]:
             file = await self._connection.download(output["url"])
-            decoded = _video(file, params) if video else await asyncio.to_thread(_image, file)
-            told = {"seed": output["seed"], "revised_prompt": output["revised_prompt"]}
+            decode = _video if self._makes_videos else _image
+            decoded = await asyncio.to_thread(decode, file, params)
+            told = {name: output[name] for name in ("seed", "revised_prompt")}
+            told["evaluations"] = msgspec.convert(output["evaluations"], Evaluations | None)
             made.append(replace(decoded, id=job["id"], warnings=warnings, **told))
         return GenerationResult(tuple(made), params, job["model"], tuple(job["pictures"]))
 
 
-def _parts(params: SamplingParams, most: int) -> Iterator[SamplingParams]:
+def _parts(request: CheckedRequest, most: int) -> Iterator[CheckedRequest]:
     """The request as several of at most so many outputs."""
+    params = request.params
     assert params.seed is not None
     for first in range(0, params.num_outputs_per_prompt, most):
         outputs = min(most, params.num_outputs_per_prompt - first)
-        yield replace(params, seed=params.seed + first, num_outputs_per_prompt=outputs)
+        part = {"seed": params.seed + first, "num_outputs_per_prompt": outputs}
+        asked, resolved = replace(request.asked, **part), replace(params, **part)
+        yield replace(request, asked=asked, params=resolved)
 
 
 def _progress(event: Mapping[str, Any]) -> Progress:
     return Progress(event["step"], event["total"], event["eta_s"], event["phase"])
 
 
-def _image(file: bytes) -> Output:
+def _image(file: bytes, params: SamplingParams) -> Output:
     import numpy as np
     from PIL import Image
 
