@@ -91,8 +91,8 @@ MISTAKES: list[tuple[str, str]] = [
     # servers
     ("generate a --server ftp://host", "must be a URL such as http://127.0.0.1:30000"),
     ("generate a --server h --device cpu", "--device='cpu': can't be combined with --server"),
-    ("generate a --server h --api-key-file none", "--api-key-file='none': can't be read"),
-    ("generate a --api-key-file p.txt", "--api-key-file='p.txt': is only used with --server"),
+    ("generate a --server h --server-key-file none", "--server-key-file='none': can't be read"),
+    ("generate a --server-key-file p.txt", "--server-key-file='p.txt': is only used with --server"),
 ]
 FILES = {
     "p.txt": "a dog",

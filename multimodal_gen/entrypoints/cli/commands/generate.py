@@ -24,7 +24,7 @@ def generate(
     force: Annotated[bool, Parameter(negative=())] = False,
     metadata: bool = True,
     server: str | None = None,
-    api_key_file: str | None = None,
+    server_key_file: str | None = None,
     config: Config = None,
     params: Annotated[RequestFlags, Parameter(name="*")] = RequestFlags(),  # noqa: B008
     engine: BriefEngineOptions = BriefEngineFlags(),  # noqa: B008
@@ -45,7 +45,7 @@ def generate(
         Store prompt, seed and parameters in files.
     server
         URL of a running server to use; its key is in MULTIMODAL_GEN_API_KEY.
-    api_key_file
+    server_key_file
         File with the server's key.
     config
         YAML file with options.
@@ -71,9 +71,9 @@ def generate(
     prompt_list.check(model)
     if server:
         check_server(args)
-        results = server_engine(server, api_key_file, args.model_path)
+        results = server_engine(server, server_key_file, args.model_path)
     else:
-        check_own_engine(args, api_key_file, requests, model)
+        check_own_engine(args, server_key_file, requests, model)
         results = own_engine(args)
     with results as source:
         errors = prompt_list.run(source, output_path, metadata, force=force)

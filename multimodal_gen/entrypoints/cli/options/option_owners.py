@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _SIMILAR = 0.7
 ELSEWHERE: Mapping[str, str] = {
-    "api-key": "--api-key-file",
+    "api-key": "--server-key-file",
     "batch": "-n",
     "batch-count": "-n",
     "batch-size": "-n",

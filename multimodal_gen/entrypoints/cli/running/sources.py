@@ -27,7 +27,7 @@ def check_own_engine(
 ) -> None:
     """Check what an engine needs besides the requests' parameters. Raises InvalidRequest."""
     if key_file is not None:
-        raise InvalidRequest("api_key_file", key_file, "is only used with --server")
+        raise InvalidRequest("server_key_file", key_file, "is only used with --server")
     for each in requests:
         check_offered(each, args)
     check_adapters(requests, args, model)

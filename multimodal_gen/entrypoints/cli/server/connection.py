@@ -101,7 +101,7 @@ class ServerConnection:
         if reply.status_code < _FAILED:
             return reply
         if reply.status_code == _UNAUTHORIZED:
-            hint = f"set {KEY_VARIABLE}, or --api-key-file"
+            hint = f"set {KEY_VARIABLE}, or --server-key-file"
             raise InvalidRequest("server", self.url, f"needs a valid API key: {hint}")
         raise _error_in(reply, self.url)
 
@@ -150,7 +150,7 @@ def api_key(file: str | None) -> str | None:
         key = user_path(file).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise InvalidRequest("api_key_file", file, f"can't be read: {reason}") from error
+        raise InvalidRequest("server_key_file", file, f"can't be read: {reason}") from error
     if not key or not key.isascii() or len(key.split()) != 1:
-        raise InvalidRequest("api_key_file", file, "must hold one key")
+        raise InvalidRequest("server_key_file", file, "must hold one key")
     return key
