@@ -34,7 +34,7 @@ BAD = [
     "http://[::1",
 ]
 """Values of which each is bad for most flags; a flag may take some."""
-PATHS = {"--model-path", "--base-model-path", "--output-path", "-o"}
+PATHS = {"--model-path", "--base-model-path", "--output-path", "-o", "--server"}
 """Whose bad values are found when they are used, and are failures: status 1."""
 FILES = {
     "a tag": "num_gpus: !!python/object/apply:os.system [x]",

@@ -62,7 +62,6 @@ MISTAKES: list[tuple[str, str]] = [
     ("generate a --image-path p.txt", "--image-path='p.txt': can't be read as an image (PNG, "),
     ("generate a --image-path photo.png --mask-path d", "--mask-path='d': can't be read"),
     ("generate a --mask-path photo.png", "mask"),
-    ("generate a --strength 0.5", "--strength=0.5: only allowed with an input image"),
     ("generate a --model-path nowhere/at/all", "no such file or folder, and not a hub name"),
     ("generate a --model-path d", "has no model_index.json, so it is not in diffusers layout"),
     ("generate a --model-path x.gguf", "--model-path='x.gguf': no such file or folder"),

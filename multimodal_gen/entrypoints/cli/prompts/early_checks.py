@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def _check_file(folder: AdapterFolder, name: str) -> None:
 def _refuse_without_folder(folder: type[AdapterFolder], name: str) -> None:
     option = "--upscaler-dir" if folder is UpscalerFolder else f"--{folder.field}-dir"
     path = Path(name)
-    if path.exists():
+    if os.path.exists(path):  # False for a name that no file can have
         allowed = f"is named without its folder: {option} {path.parent}, and {path.stem} as name"
     else:
         allowed = f"needs {option}, the folder that it is in"

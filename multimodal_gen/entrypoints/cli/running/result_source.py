@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -25,7 +25,7 @@ class CheckedRequest:
     params: SamplingParams
     """With all defaults."""
     pixels: Pixels
-    warnings: Sequence[RequestWarning]
+    warnings: tuple[RequestWarning, ...]
     """What had no effect."""
     video_path: str | None
     """The file of its input video."""

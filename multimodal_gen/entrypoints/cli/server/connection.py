@@ -111,6 +111,8 @@ class ServerConnection:
             yield
         except httpx2.TimeoutException as error:
             raise MultimodalGenError(f"{self.url} does not answer in time") from error
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            raise _no_url(self.url) from error
         except httpx2.HTTPError as error:
             reason = str(error) or type(error).__name__
             said = f"no server answers at {self.url} ({reason}); `multimodal-gen serve` starts one"
@@ -138,8 +140,12 @@ def server_url(given: str) -> str:
     except ValueError:
         valid = False
     if not valid:
-        raise InvalidRequest("server", given, "must be a URL such as http://127.0.0.1:30000")
+        raise _no_url(given)
     return parts.geturl()
+
+
+def _no_url(given: str) -> InvalidRequest:
+    return InvalidRequest("server", given, "must be a URL such as http://127.0.0.1:30000")
 
 
 def api_key(file: str | None) -> str | None:

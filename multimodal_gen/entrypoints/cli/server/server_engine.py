@@ -164,8 +164,8 @@ def _parts(request: CheckedRequest, most: int) -> Iterator[CheckedRequest]:
     assert params.seed is not None
     for first in range(0, params.num_outputs_per_prompt, most):
         outputs = min(most, params.num_outputs_per_prompt - first)
-        part = {"seed": params.seed + first, "num_outputs_per_prompt": outputs}
-        asked, resolved = replace(request.asked, **part), replace(params, **part)
+        part: dict[str, Any] = {"seed": params.seed + first, "num_outputs_per_prompt": outputs}
+        asked, resolved = request.asked.updated(**part), params.updated(**part)
         yield replace(request, asked=asked, params=resolved)
 
 
