@@ -19,6 +19,12 @@ def start_engine(**args: object) -> EngineProcess:
     return EngineProcess.start(ServerArgs(**{"device": "cpu", **args}))
 
 
+def requests_in(engine: EngineProcess) -> int:
+    """Number of requests that an engine has."""
+    health = engine.client.health()
+    return health.running + health.waiting
+
+
 def pids_of(engine: EngineProcess) -> list[int]:
     """All processes of an engine."""
     return [engine.scheduler_pid, *engine.pids]

@@ -10,11 +10,10 @@ import socket
 import time
 from typing import Any
 
-import msgspec
 import numpy as np
 import openai
 import pytest
-from engines import submit_to
+from engines import requests_in, submit_to
 from http_serving import IMAGES, MODEL, app_with, app_without_engine, eventually, serving
 from openai_client import client_of, file_of, pixels_of
 from PIL import Image
@@ -174,11 +173,6 @@ def test_many_clients_at_once_are_all_served(url: str) -> None:
     assert [reply.seeds for reply in replies] == [[seed] for seed in range(8)]
 
 
-def _load(engine: EngineProcess) -> int:
-    """Requests that the engine has accepted and not ended."""
-    return sum(msgspec.structs.astuple(engine.client.health()))
-
-
 def test_a_client_that_leaves_takes_its_request_with_it(url: str, engine: EngineProcess) -> None:
     host, port = url.removeprefix("http://").split(":")
     # They would take far longer than is waited for their end.
@@ -190,7 +184,7 @@ def test_a_client_that_leaves_takes_its_request_with_it(url: str, engine: Engine
     with socket.create_connection((host, int(port))) as raw:
         raw.sendall(head.encode() + body)
         assert eventually(lambda: engine.client.health().running == 2)
-    assert eventually(lambda: _load(engine) == 0, 10)
+    assert eventually(lambda: requests_in(engine) == 0, 10)
 
 
 def test_a_request_that_does_not_fit_whole_is_refused_whole(
@@ -202,13 +196,13 @@ def test_a_request_that_does_not_fit_whole_is_refused_whole(
         ) as client:
             ask = functools.partial(client.images.generate, prompt="a dog", n=10, extra_body=LONG)
             waiting = [asyncio.create_task(ask()) for _ in range(3)]
-            assert await asyncio.to_thread(eventually, lambda: _load(engine) == 30)
+            assert await asyncio.to_thread(eventually, lambda: requests_in(engine) == 30)
             with pytest.raises(openai.RateLimitError) as caught:
                 await ask()
             assert int(caught.value.response.headers["retry-after"]) >= 1
-            assert await asyncio.to_thread(eventually, lambda: _load(engine) == 30)
+            assert await asyncio.to_thread(eventually, lambda: requests_in(engine) == 30)
             for task in waiting:
                 task.cancel()
 
     asyncio.run(run())
-    assert eventually(lambda: _load(engine) == 0)
+    assert eventually(lambda: requests_in(engine) == 0)

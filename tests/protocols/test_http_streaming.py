@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
-import msgspec
 import numpy as np
 import openai
 import pytest
+from engines import requests_in
 from fake_engine import FakeEngine
 from http_serving import IMAGES, app_over, eventually, serving
 from openai_client import client_of, encoded, file_of, pixels_of
@@ -144,7 +144,7 @@ def test_a_client_that_leaves_the_stream_ends_its_work(
     with client.images.generate(**given, extra_body=extra) as events:
         step = next(event.step for event in events if event.step)
     assert 0 < step < 800
-    assert eventually(lambda: sum(msgspec.structs.astuple(engine.client.health())) == 0, 10)
+    assert eventually(lambda: requests_in(engine) == 0, 10)
 
 
 def test_an_error_in_mid_stream_is_openais_error() -> None:

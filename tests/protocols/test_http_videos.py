@@ -14,11 +14,10 @@ from typing import Any
 
 import av
 import httpx2
-import msgspec
 import numpy as np
 import openai
 import pytest
-from engines import start_engine
+from engines import requests_in, start_engine
 from http_serving import MODEL, address_of, app_over, app_with, ask, eventually, serving
 from PIL import Image
 from told import texts
@@ -393,7 +392,7 @@ def test_a_server_started_again_makes_the_same_video(engine: EngineProcess, tmp_
 
     job, _ = asyncio.run(server(None))
     # Both servers are clients of the same engine here, which knows requests by their ids.
-    assert eventually(lambda: sum(msgspec.structs.astuple(engine.client.health())) == 0)
+    assert eventually(lambda: requests_in(engine) == 0)
     _, file = asyncio.run(server(job))
     params = read_parameters(file).params
     assert params.seed == 5

@@ -24,6 +24,7 @@ from multimodal_gen.entrypoints.http.openai.video_maker import VideoMaker
 from multimodal_gen.entrypoints.http.openai.videos import video_routes
 from multimodal_gen.entrypoints.http.openai.videos_refused import refused_video_routes
 from multimodal_gen.entrypoints.http.ops.docs import sections
+from multimodal_gen.entrypoints.http.ops.docs.examples import EXAMPLES
 from multimodal_gen.entrypoints.http.ops.docs.routes import docs_routes
 from multimodal_gen.entrypoints.http.ops.metrics import (
     Reports,
@@ -73,7 +74,8 @@ def create_app(service: Service, jobs: Jobs, args: ServerArgs) -> FastAPI:
     service.observers += [Reports(metrics, tracing), failures]
     app.state.media = MediaFetcher(MediaHosts(args.allowed_media_hosts), args.max_body_bytes)
     app.state.parsers = asyncio.Semaphore(MAX_PARSERS)
-    install_handlers(app, {"/sdapi/": as_a1111, "/hf": as_hugging_face, "/api/": as_comfyui})
+    shapes = {"/sdapi/": as_a1111, "/hf": as_hugging_face, "/api/": as_comfyui}
+    install_handlers(app, shapes, EXAMPLES.keys())
     # The last one added handles a request first.
     app.add_middleware(HeadAsGet)
     pictures = picture_room(args.max_input_pixels, several_owners=ring.guards)

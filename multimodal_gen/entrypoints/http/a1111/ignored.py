@@ -6,6 +6,7 @@ A key is silent if it is empty, or has a value that changes nothing in the web U
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from multimodal_gen.entrypoints.http.a1111.input_images.controlnet import SCRIPTS, units_in
@@ -68,6 +69,7 @@ _OF_THE_MODEL = ("Model", "VAE", "Version", "Lora hashes", "TI hashes", "Hashes"
 but the model."""
 _AS_HERE = (("Clip skip", "1"), ("RNG", "CPU"))
 _MAX_WARNINGS = 40
+_ALIKE = 0.7
 
 
 def ignored(body: Generation, solver: str | None) -> list[RequestWarning]:
@@ -103,7 +105,9 @@ def _keys(body: Generation) -> Iterator[RequestWarning]:
         if name in _NEUTRAL:
             yield _idle(_shown(name))
         else:
-            text = f"{_shown(name)} is unknown and was ignored"
+            near = get_close_matches(name[:60].lower(), type(body).model_fields, 1, _ALIKE)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            text = f"{_shown(name)} is unknown and was ignored{hint}"
             yield RequestWarning("unknown_field", _shown(name), text)
 
 

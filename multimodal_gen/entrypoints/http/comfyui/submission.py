@@ -30,6 +30,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.graph_translation import (
 from multimodal_gen.entrypoints.http.comfyui.graph.named_model import named_model
 from multimodal_gen.entrypoints.http.comfyui.graph.node_definitions import definitions_for
 from multimodal_gen.entrypoints.http.comfyui.graph.pictures import PictureLoader
+from multimodal_gen.entrypoints.http.comfyui.graph.unsupported import why_no_prompt
 from multimodal_gen.entrypoints.http.comfyui.graph.values import Enlarging
 from multimodal_gen.entrypoints.http.comfyui.part_planning import PartPlanner
 from multimodal_gen.entrypoints.http.comfyui.prompts import Prompt, Prompts
@@ -104,7 +105,7 @@ class PromptSubmitter:
         Raises InvalidPrompt, and the errors of its requests.
         """
         if "prompt" not in given:
-            raise InvalidPrompt("no_prompt", "No prompt provided", "No prompt provided")
+            raise InvalidPrompt("no_prompt", "No prompt provided", why_no_prompt(given))
         prompt_id, client_id, extra = _fields(given)
         model = await self._service.known(named_model(given["prompt"], self.models()))
         graph = Graph.of(given["prompt"], self.node_definitions(owner, model), _targets(given))

@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
+
 from multimodal_gen.configs.sampling_params import PARAMETERS, SamplingParams
 from multimodal_gen.entrypoints.http.bodies.json_body import Body
 from multimodal_gen.entrypoints.http.media.pictures import bytes_of
 from multimodal_gen.entrypoints.http.media.solvers import nearest_solver, solver_named
+from multimodal_gen.entrypoints.http.transport.hints import similar_field
 from multimodal_gen.entrypoints.python.decoding import decode_picture
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
@@ -46,6 +49,9 @@ def understood(body: Body, given: Any, model: ModelInfo, max_pixels: int) -> Ask
     InvalidRequest."""
     if given is None:
         return Asked(SamplingParams(), _picture(bytes(body), max_pixels))
+    if given.get("inputs") is None:
+        lacking = {"type": "missing", "loc": ("body", "inputs"), "msg": "", "input": given}
+        raise RequestValidationError([lacking])
     inputs, parameters = given.get("inputs"), given.get("parameters")
     if not isinstance(inputs, str):
         raise InvalidRequest("inputs", type(inputs).__name__, "must be text, or a file in base64")
@@ -139,4 +145,6 @@ def _whole(name: str, value: Any) -> Any:
 
 def _shown(name: str) -> str:
     """A name for a header, which must not be empty, nor end with a space."""
-    return re.sub(r"[^\w.-]", "?", name[:60], flags=re.ASCII) or '""'
+    shown = re.sub(r"[^\w.-]", "?", name[:60], flags=re.ASCII) or '""'
+    meant = similar_field(name, _PASSED_ON)
+    return f"{shown} (did you mean {meant}?)" if meant else shown

@@ -48,7 +48,9 @@ class ImageMaker:
         ModelNotFound, InvalidRequest if it does not make images, EngineNotReady."""
         model = await self.service.known(name)
         if model.makes_videos:
-            raise InvalidRequest("model", model.name, "makes videos; this route makes images")
+            raise InvalidRequest(
+                "model", model.name, "makes videos; this route makes images: use /v1/videos"
+            )
         return model
 
     async def answer(

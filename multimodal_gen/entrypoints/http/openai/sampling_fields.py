@@ -19,6 +19,7 @@ from multimodal_gen.entrypoints.http.openai.parameter_fields import (
     types_in,
 )
 from multimodal_gen.entrypoints.http.openai.picture_fields import PictureSource
+from multimodal_gen.entrypoints.http.transport.hints import unknown
 from multimodal_gen.entrypoints.http.transport.warnings import at_most
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.messages.request_warning import RequestWarning
@@ -150,8 +151,16 @@ class SamplingFields(ParameterFields):
 
     def warnings(self) -> list[RequestWarning]:
         """Return a warning per field that has no effect."""
-        extras = map(_warning_about, self.model_extra or ())
+        extras = map(self._about_unknown, self.model_extra or ())
         return at_most(_MAX_WARNINGS, [*self._overruled, *self._idle(), *extras])
+
+    def _about_unknown(self, name: str) -> RequestWarning:
+        if name in NESTED:
+            text = f"{name}: its fields were taken as fields of the body itself"
+            return RequestWarning("nested_fields", name, text)
+        fields = type(self).model_fields.items()
+        known = [known for known, field in fields if field.annotation is not type(None)]
+        return RequestWarning("unknown_field", name[:60], unknown(name, known))
 
     def names_sent(self) -> dict[str, str]:
         """Map parameters to the names under which the body gave them, where these differ."""
@@ -200,11 +209,3 @@ def _is_integer(model: type[BaseModel], name: str) -> bool:
     field = model.model_fields.get(name)
     kinds = types_in(field.annotation) if field is not None else set()
     return int in kinds and float not in kinds
-
-
-def _warning_about(extra: str) -> RequestWarning:
-    if extra in NESTED:
-        text = f"{extra}: its fields were taken as fields of the body itself"
-        return RequestWarning("nested_fields", extra, text)
-    text = f"{extra[:60]!a} is unknown and was ignored"
-    return RequestWarning("unknown_field", extra[:60], text)

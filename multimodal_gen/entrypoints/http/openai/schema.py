@@ -190,6 +190,15 @@ class ImagesRequest(ImageFields):
     prompt: str
     markup: NotOffered = None
 
+    def _about_unknown(self, name: str) -> RequestWarning:
+        if name in _PICTURES:
+            text = f"{name!a} has no effect here: send it to /v1/images/edits"
+            return RequestWarning("unknown_field", name, text)
+        return super()._about_unknown(name)
+
+
+_PICTURES = ("image", "images", "image[]", "mask", "init_image", "input_image", "image_url")
+
 
 def _has_no_file_id(value: object) -> object:
     for each in value if isinstance(value, list) else [value]:

@@ -48,7 +48,11 @@ class VideoMaker:
         ModelNotFound, InvalidRequest if it does not make videos, EngineNotReady."""
         model = await self.service.known(name)
         if not model.makes_videos:
-            raise InvalidRequest("model", model.name, "makes images; this route makes videos")
+            raise InvalidRequest(
+                "model",
+                model.name,
+                "makes images; this route makes videos: use /v1/images/generations",
+            )
         return model
 
     async def submit(

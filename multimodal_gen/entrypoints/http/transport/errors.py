@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import Scope
 
+from multimodal_gen.entrypoints.http.transport.hints import (
+    allowed_values,
+    missing,
+    no_route,
+    wrong_method,
+)
 from multimodal_gen.errors import (
     HTTP_STATUS,
     EngineNotReady,
@@ -49,10 +55,14 @@ ErrorShape = Callable[[dict[str, Any]], dict[str, Any]]
 NO_SHAPES: Mapping[str, ErrorShape] = MappingProxyType({})
 
 
-def install_handlers(app: FastAPI, shapes: Mapping[str, ErrorShape] = NO_SHAPES) -> None:
+def install_handlers(
+    app: FastAPI, shapes: Mapping[str, ErrorShape] = NO_SHAPES, routes: Collection[str] = ()
+) -> None:
     """Make `app` return every error, its own and ours, in the envelope, or in the shape of the
-    protocol whose paths start with a key of `shapes`."""
+    protocol whose paths start with a key of `shapes`. `routes`: those that clients may mean by
+    others, as `GET /path`."""
     app.state.error_shapes = shapes
+    app.state.known_routes = routes
     for kind in (MultimodalGenError, OSError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(Exception, _on_bug)
@@ -169,9 +179,14 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 def _of_http(request: Request, error: HTTPException) -> Response:
     code, headers = _CODES.get(error.status_code, "http_error"), error.headers
+    message, method, path = str(error.detail), request.method, request.url.path
     if error.status_code == 405:
-        headers = {"allow": ", ".join(_methods(request))}
-    return error_response(error.status_code, str(error.detail), code, headers=headers)
+        allowed = _methods(request)
+        headers = {"allow": ", ".join(allowed)}
+        message = wrong_method(method, path, allowed)
+    elif error.status_code == 404 and message == HTTPStatus.NOT_FOUND.phrase:
+        message = no_route(method, path, request.app.state.known_routes)
+    return error_response(error.status_code, message, code, headers=headers)
 
 
 def _methods(request: Request) -> list[str]:
@@ -200,19 +215,27 @@ def _of_validation(error: RequestValidationError) -> Response:
     first: dict[str, Any] = error.errors()[0]
     kind, param = str(first["type"]), _param(first["loc"])
     if kind == "json_invalid":
-        return error_response(400, f"the body is not valid JSON: {first['ctx']['error']}", kind)
+        return error_response(400, f"the body is not valid JSON: {_where(first)}", kind)
     if param is None:
         message = "the body must be a JSON object, sent with content-type: application/json"
         return error_response(400, message, "invalid_type")
     if kind == "missing":
-        return error_response(400, f"{param} is missing", "missing_required_parameter", param)
-    allowed = _ALLOWED.get(kind, first["msg"])
+        message = missing(param, first["input"])
+        return error_response(400, message, "missing_required_parameter", param)
+    allowed = _ALLOWED.get(kind) or allowed_values(first)
     if isinstance(first["input"], list | dict):  # may be nested too deeply to be shown
         message = f"{param}: {allowed}"
     else:
         message = InvalidRequest(param, first["input"], allowed).message
     code = "invalid_type" if kind.endswith("_type") else InvalidRequest.code
     return error_response(400, message, code, param)
+
+
+def _where(error: Mapping[str, Any]) -> str:
+    """What is wrong with JSON, and where."""
+    *_, position = error["loc"]
+    place = f", at character {position + 1}" if isinstance(position, int) and position else ""
+    return f"{error['ctx']['error']}{place}"
 
 
 def _param(loc: Sequence[int | str]) -> str | None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, get_args
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
@@ -47,6 +47,10 @@ async def _read(request: Request, model: type[M]) -> M:
             (name, value.content if isinstance(value, FormFile) else value)
             for name, value in await read_form(request)
         ]
+        if kind == FORMS[1] and fields and fields[0][0].lstrip()[:1] == "{":
+            raise HTTPException(
+                400, f"the body is JSON, sent as {kind}: send content-type: {_JSON}"
+            )
         return _validated(model, _flat(_unpacked(model, fold(fields))), strict=False)
     raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "", "input": None}])
 
@@ -140,7 +144,7 @@ def _validated(model: type[M], given: Any, *, strict: bool) -> M:
     except ValidationError as error:
         found = [
             {**each, "loc": ("body", *_place(each["loc"], given, each["type"] == "missing"))}
-            for each in error.errors(include_url=False, include_context=False)
+            for each in error.errors(include_url=False)
         ]
         raise RequestValidationError(found) from None
 

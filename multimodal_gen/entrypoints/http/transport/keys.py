@@ -65,7 +65,7 @@ class Keys:
         if given is not None and (owner := self._ring.owner_of(given)) is not None:
             return owner
         if self._ring.guards:
-            raise Unauthorized("API key required: Authorization: Bearer <key>")
+            raise Unauthorized(_what_is_needed(scope, given))
         _check_origin(scope, self._origins)
         return Owner()
 
@@ -73,7 +73,10 @@ class Keys:
 def admin_only(request: Request) -> None:
     """Dependency of administrative routes. Raises Forbidden."""
     if not request.state.owner.admin:
-        raise Forbidden("administrative route: requires the server's admin_key")
+        raise Forbidden(
+            "administrative route: requires the server's admin_key, which the environment "
+            "variable MULTIMODAL_GEN_ADMIN_KEY sets"
+        )
 
 
 def operator_only(request: Request) -> None:
@@ -109,6 +112,21 @@ def _decoded(text: bytes) -> bytes:
         return b""
 
 
+def _what_is_needed(scope: Scope, given: bytes | None) -> str:
+    """How to send a key, to a client that sent none or another."""
+    header = "Authorization: Bearer <key>"
+    if given:
+        return f"the API key is not one of this server's: send one of them as {header}"
+    headers = Headers(scope=scope)
+    if "authorization" in headers:
+        return f"API key required: the header must be {header}"
+    other = next((name for name in _OTHER_HEADERS if name in headers), None)
+    if other is not None:
+        return f"API key required: send it as {header}, not as {other}"
+    return f"API key required: {header}"
+
+
+_OTHER_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from multimodal_gen.entrypoints.http.comfyui.errors import (
@@ -18,9 +19,14 @@ from multimodal_gen.entrypoints.http.comfyui.graph.definition import (
     NodeClass,
     NodeDefinitions,
 )
-from multimodal_gen.entrypoints.http.comfyui.graph.unsupported import why_unsupported
+from multimodal_gen.entrypoints.http.comfyui.graph.unsupported import (
+    OF_THE_EDITOR,
+    is_of_the_editor,
+    why_unsupported,
+)
 
 MAX_NODES = 200
+_ALIKE = 0.85
 
 
 @dataclass(frozen=True)
@@ -65,13 +71,16 @@ class Graph:
         if not isinstance(prompt, dict) or not prompt:
             message = "the prompt must be an object of nodes, in ComfyUI's API format"
             raise InvalidPrompt("invalid_prompt", message)
+        if is_of_the_editor(prompt):
+            raise InvalidPrompt("invalid_prompt", OF_THE_EDITOR)
         if len(prompt) > MAX_NODES:
             message = f"the prompt has {len(prompt)} nodes; at most {MAX_NODES} are allowed"
             raise InvalidPrompt("invalid_prompt", message)
         nodes = {key: _node(key, entry, definitions) for key, entry in prompt.items()}
         graph = cls(nodes, targets)
         if not graph.outputs:
-            raise InvalidPrompt("prompt_no_outputs", "Prompt has no outputs")
+            details = "add a node that keeps its result, such as SaveImage"
+            raise InvalidPrompt("prompt_no_outputs", "Prompt has no outputs", details)
         return graph
 
     def value(self, node: Node, name: str) -> Any:
@@ -191,7 +200,9 @@ def _node(key: str, entry: Any, definitions: NodeDefinitions) -> Node:
         raise _refused("invalid_prompt", message, key, None)
     name = entry["class_type"]
     if (kind := definitions.get(name)) is None:
-        message = f"Node {shown(name)!r} not found: {why_unsupported(name)}."
+        near = get_close_matches(name[:100], definitions, 1, _ALIKE)
+        why = f"did you mean {near[0]}?" if near else f"{why_unsupported(name)}."
+        message = f"Node {shown(name)!r} not found: {why}"
         raise _refused("missing_node_type", message, key, name)
     inputs = entry.get("inputs", {})
     if not isinstance(inputs, dict):
@@ -251,7 +262,9 @@ def _check_range(node: Node, name: str, spec: Input, value: Any) -> None:
         extra["received_value"] = shown(value)
         raise _invalid(node, name, "value_bigger_than_max", message, name, **extra)
     if spec.type == "COMBO" and not spec.open and value not in spec.choices:
-        details = f"{name}: '{shown(value)}' not in {list(spec.choices)}"
+        near = get_close_matches(str(value)[:100], spec.choices, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        details = f"{name}: '{shown(value)}' not in {list(spec.choices)}{hint}"
         extra["received_value"] = shown(value)
         raise _invalid(node, name, "value_not_in_list", "Value not in list", details, **extra)
 

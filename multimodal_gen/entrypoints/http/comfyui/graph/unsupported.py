@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 def why_unsupported(name: str) -> str:
     """Reason that this server has no node of this name."""
@@ -37,3 +40,22 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "videos are saved as MP4 or animated WebP: use SaveVideo or SaveAnimatedWEBP": ("SaveWEBM",),
     "the server has one model": ("unCLIPCheckpoint", "ModelMerge", "CheckpointSave", "CLIPMerge"),
 }
+
+OF_THE_EDITOR = (
+    "the prompt is a workflow as the editor saves it, not in ComfyUI's API format: export it "
+    "there as API format"
+)
+
+
+def is_of_the_editor(graph: Mapping[str, Any]) -> bool:
+    """True for a workflow with places of nodes and links, which only the editor can run."""
+    return isinstance(graph.get("nodes"), list)
+
+
+def why_no_prompt(given: Mapping[str, Any]) -> str:
+    """Say what a body without `prompt` is, if it is a graph."""
+    if is_of_the_editor(given):
+        return OF_THE_EDITOR
+    if any(isinstance(node, dict) and "class_type" in node for node in given.values()):
+        return 'the body is the graph itself: send {"prompt": graph}'
+    return 'send {"prompt": a graph in ComfyUI\'s API format}'
