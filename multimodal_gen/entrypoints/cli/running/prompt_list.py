@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from itertools import accumulate, chain
 
 from multimodal_gen.configs.sampling_params import SamplingParams
@@ -61,15 +61,16 @@ class PromptList:
             asked, (sent, _) = self._prompts[index], self._opened[index]
             _, pixels = open_pictures(asked, self._pictures.open)
             request = CheckedRequest(sent, resolved[index], pixels, told[index], asked.video_path)
-            async for event in source.stream(request):
-                if isinstance(event, GenerationResult):
-                    to = (outputs, first[index], metadata)
-                    written = await asyncio.to_thread(event.write_to, *to)
-                    bar.finish(index, written, event.seeds)
-                    lost = (outputs.warnings(output) for output in event.outputs)
-                    bar.warn((*event.warnings, *chain.from_iterable(lost)))
-                else:
-                    bar.show(index, event)
+            async with aclosing(source.stream(request)) as events:
+                async for event in events:
+                    if isinstance(event, GenerationResult):
+                        to = (outputs, first[index], metadata)
+                        written = await asyncio.to_thread(event.write_to, *to)
+                        bar.finish(index, written, event.seeds)
+                        lost = (outputs.warnings(output) for output in event.outputs)
+                        bar.warn((*event.warnings, *chain.from_iterable(lost)))
+                    else:
+                        bar.show(index, event)
 
         async def generate_and_write(index: int) -> None:
             try:
