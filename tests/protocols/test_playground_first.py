@@ -124,3 +124,22 @@ def test_the_page_leads_to_the_documentation_of_the_api(
     opened(page, server.url)
     page.get_by_role("link", name="API").click()
     expect(page).to_have_url(f"{server.url}/docs")
+
+
+@in_each_view
+def test_tokens_are_counted_while_typing_and_what_will_be_cut_is_told(
+    page: Page, server: Server, view: str
+) -> None:
+    opened(page, server.url)
+    page.evaluate("document.getElementById('settings').open = true")
+    expect(page.locator("#tokens")).to_be_hidden()
+    page.fill("#prompt", "a red heart and a rocket")
+    page.fill("#max_sequence_length", "16")
+    expect(page.locator("#tokens")).to_have_text("8 of 16 tokens")
+    page.fill("#max_sequence_length", "7")
+    expect(page.locator("#tokens")).to_have_text("8 of 7 tokens")
+    expect(page.locator("#cut-words")).to_have_text("The model will not read: “rocket”")
+    assert not violations(page)
+    page.fill("#prompt", "")
+    expect(page.locator("#tokens")).to_be_hidden()
+    expect(page.locator("#cut-words")).to_be_hidden()

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_serving import app_without_engine, ask
+from fastapi import FastAPI
+from http_serving import app_with, app_without_engine, ask
 from places import ROOT
 
 from multimodal_gen.checkpoints.prompts.examples import Examples, read_examples
-from multimodal_gen.errors import InvalidCheckpoint
+from multimodal_gen.errors import InvalidCheckpoint, QueueFull
 from multimodal_gen.launch.hub import wanted_files
 from multimodal_gen.launch.model_path import BUNDLED_MODEL
 
@@ -78,3 +79,29 @@ def test_a_checkpoint_needs_no_examples(checkpoint: Path) -> None:
 
 def test_examples_are_fetched_with_a_checkpoint() -> None:
     assert "examples.json" in wanted_files(["examples.json", "README.md", "model_index.json"])
+
+
+def counted(app: FastAPI, **asked: Any) -> Any:
+    return ask(app, "POST", "/count_tokens", json=asked).json()
+
+
+def test_the_tokens_of_a_prompt_are_counted_and_what_is_cut_is_told() -> None:
+    app = app_with(ends=QueueFull("full"))
+    whole = counted(app, prompt="a red heart", max_sequence_length=16)
+    assert whole == {"tokens": 5, "limit": 16, "cut": ""}
+    prompt = "a red heart and a rocket and a tree next to a house on a blue background, please"
+    told = counted(app, prompt=prompt, max_sequence_length=7)
+    assert (told["limit"], told["cut"]) == (7, prompt[prompt.index("rocket") :])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"prompt": "a" * 32_001}, {"prompt": "a", "max_sequence_length": 0}]
+)
+def test_only_prompts_within_bounds_are_counted(wrong: dict[str, Any]) -> None:
+    reply = ask(app_with(ends=QueueFull("full")), "POST", "/count_tokens", json=wrong)
+    assert reply.status_code == 400
+
+
+def test_tokens_that_only_the_engine_can_tell_are_not_guessed(checkpoint: Path) -> None:
+    app = app_with(ends=QueueFull("full"), model_path=str(checkpoint))
+    assert counted(app, prompt="a") == {"tokens": None, "limit": None, "cut": ""}

@@ -17,7 +17,7 @@ from multimodal_gen.configs.lora.contracts import contract_of
 from multimodal_gen.configs.solvers import SOLVERS, a1111_name
 from multimodal_gen.entrypoints.http.ops.docs import sections
 from multimodal_gen.entrypoints.http.ops.pages import page_headers, page_of
-from multimodal_gen.entrypoints.http.ops.prompt_help import examples_of
+from multimodal_gen.entrypoints.http.ops.prompt_help import counts_tokens, examples_of
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.key_ring import KeyRing
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
@@ -68,7 +68,8 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
         """Return the tasks, defaults and limits of a model (default: the first one), the LoRAs that
         it can use and what their files say of themselves, the models that may enlarge its results,
         example prompts, and the names of all models. A model that was never loaded is loaded."""
-        info: dict[str, Any] = msgspec.to_builtins(await service.known(model))
+        known = await service.known(model)
+        info: dict[str, Any] = msgspec.to_builtins(known)
         names = [each.name for each in service.fleet.models]
         served = service.served(model)
         about = await asyncio.to_thread(served.about_loras)
@@ -82,6 +83,7 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
             "about_loras": told,
             "example_prompts": msgspec.to_builtins(examples.prompts),
             "knows_words": examples.known is not None,
+            "counts_tokens": await asyncio.to_thread(counts_tokens, served, known),
             "models": names,
         }
 

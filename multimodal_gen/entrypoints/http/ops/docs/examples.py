@@ -179,6 +179,7 @@ _OURS = {
     ),
     "GET /model_info": RouteExample(),
     "GET /model_info/known_words": RouteExample(),
+    "POST /count_tokens": RouteExample(body={"prompt": "a red heart"}),
     "GET /operator/status": RouteExample(admin=True),
     **{
         f"GET {path}": RouteExample()
