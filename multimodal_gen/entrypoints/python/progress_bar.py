@@ -48,13 +48,14 @@ class StepBar:
         self._prompts = prompts
         self._progress: dict[int, tuple[int, int]] = {}
         self._phase = ""
-        self._bar = bar_of(total=None, unit="step", leave=False, delay=SHOWN_AFTER_S)
+        self._bar: tqdm[Any] | None = None
 
     def __enter__(self) -> StepBar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def report(self, index: int, event: Progress | GenerationResult) -> None:
         """Keep the progress of prompt `index`, from any thread."""
@@ -71,6 +72,10 @@ class StepBar:
         if not (known := list(self._progress.values())):
             return
         # Prompts that have not begun are expected to take as many steps as the others.
-        self._bar.total = round(sum(total for _, total in known) / len(known) * self._prompts)
+        total = round(sum(total for _, total in known) / len(known) * self._prompts)
+        if self._bar is None:
+            self._bar = bar_of(total=total, unit="step", leave=False, delay=SHOWN_AFTER_S)
+        elif total != self._bar.total:
+            self._bar.reset(total)
         self._bar.set_description(self._phase, refresh=False)
         self._bar.update(sum(step for step, _ in known) - self._bar.n)
