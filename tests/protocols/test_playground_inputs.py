@@ -251,6 +251,19 @@ def test_another_model_keeps_the_prompt_and_what_fits(page: Page, server: Server
     assert (value(page, "seed"), value(page, "height")) == ("7", "128")
 
 
+def test_sizes_that_follow_the_picture_still_do_with_another_model(
+    page: Page, server: Server
+) -> None:
+    other_model(page)
+    form(page, server)
+    page.set_input_files("#image", files(32))
+    page.select_option("#models", "b")
+    expect(page.locator("#toast")).to_have_text("b is used now, with your prompt and settings.")
+    expect(page.locator("#used")).to_contain_text("Input image")
+    page.get_by_role("button", name="Do without: Input image").click()
+    assert (value(page, "width"), value(page, "height")) == ("96", "96")
+
+
 def test_a_model_that_cant_be_loaded_changes_nothing(
     page: Page, server: Server, console: Console
 ) -> None:

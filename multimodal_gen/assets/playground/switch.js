@@ -3,11 +3,12 @@
 
 let pristine = {};  // values of the form's fields as the model has them
 const settable = () => Array.from(form.elements).filter((field) => field.id && field.id !== "prompt" && field.matches("input:not([type=file]), select, textarea"));
+const isSide = (id) => id === "width" || id === "height";
 const valueOf = (field) => (field.type === "checkbox" ? field.checked : field.value);
 function notePristine() { pristine = Object.fromEntries(settable().map((field) => [field.id, valueOf(field)])); }
 
 function chosenNow() {
-  const fields = settable().filter((field) => !field.closest("[hidden]") && valueOf(field) !== pristine[field.id]).map((field) => [field.id, valueOf(field)]);
+  const fields = settable().filter((field) => !field.closest("[hidden]") && valueOf(field) !== pristine[field.id] && (sizeTouched || !isSide(field.id))).map((field) => [field.id, valueOf(field)]);
   return { fields, inputs: { ...given }, more: [...more], loras: loras(), controls: controls() };
 }
 
@@ -15,7 +16,7 @@ function chosenNow() {
 function chooseAgain(before) {
   const lost = new Set();
   for (const [id, value] of before.fields) if (!setField($(id), value)) lost.add(nameOf($(id)));
-  sizeTouched = before.fields.some(([id]) => (id === "width" || id === "height") && $(id).value !== pristine[id]);
+  sizeTouched = before.fields.some(([id]) => isSide(id) && $(id).value !== pristine[id]);
   for (const { name, scale, ...rest } of before.loras) if (!$("lora").hidden && model.loras.includes(name)) addLora(name, scale, rest); else lost.add(name);
   for (const each of before.controls) if (!$("control").hidden && model.controls.includes(each.name)) addControl(each); else lost.add(each.name);
   const images = [before.inputs.image, ...before.more].filter(Boolean);
