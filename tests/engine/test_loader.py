@@ -393,3 +393,24 @@ def test_what_only_a_pipeline_makes_of_a_config_is_refused_too(
     folder = Path(shutil.copytree(checkpoints("wan"), tmp_path / "wan"))
     edit(folder, "vae/config.json", latents_mean="x")
     assert "config.json" in refused(folder)
+
+
+def test_limits_of_a_checkpoint_are_the_models(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    folder = _stating(checkpoints("flux-schnell"), tmp_path, {"largest_side": 256})
+    info = load(folder).model_info("test")
+    assert (info.limits.largest_side, info.limits.smallest_side) == (256, None)
+
+
+@pytest.mark.parametrize("limits", [{"largest_side": 0}, {"max_side": 8}, {"largest_side": "8"}])
+def test_limits_that_mean_nothing_are_refused(
+    checkpoints: Checkpoints, tmp_path: Path, limits: dict[str, Any]
+) -> None:
+    folder = _stating(checkpoints("flux-schnell"), tmp_path, limits)
+    with pytest.raises(InvalidCheckpoint, match=r"_defaults\.json: limits: .*largest_side"):
+        load(folder)
+
+
+def _stating(checkpoint: Path, folder: Path, limits: dict[str, Any]) -> Path:
+    copy = shutil.copytree(checkpoint, folder / "stating")
+    (copy / "generation_defaults.json").write_text(json.dumps({"limits": limits}))
+    return copy

@@ -148,6 +148,15 @@ class FallbackPipeline(SteppedPipeline):
         return tuple(dict.fromkeys((*own, *given, *(("fps",) if self.entry.fps else ()))))
 
     @property
+    def no_effect(self) -> tuple[str, ...]:
+        """Also how LTX-Video's results are decoded, unless its VAE is told the noise level."""
+        config = getattr(self.components.get("vae"), "config", {})
+        told = config.get("timestep_conditioning", True)
+        decoding = ("decode_timestep", "decode_noise_scale")
+        idle = () if told else tuple(name for name in decoding if self.signature.takes(name))
+        return (*super().no_effect, *idle)
+
+    @property
     def takes_scale(self) -> bool:
         return self.signature.takes("guidance_scale") or "guider" in self.components
 
