@@ -251,6 +251,22 @@ def test_another_model_keeps_the_prompt_and_what_fits(page: Page, server: Server
     assert (value(page, "seed"), value(page, "height")) == ("7", "128")
 
 
+def test_the_model_survives_a_reload_unless_it_is_gone(
+    page: Page, server: Server, console: Console
+) -> None:
+    serve = other_model(page)
+    form(page, server)
+    page.select_option("#models", "b")
+    expect(page.locator("#toast")).to_contain_text("b is used now")
+    page.reload()
+    expect(page.locator("#models")).to_have_value("b")
+    console.expected = ("404",)
+    page.unroute("**/model_info*", serve)
+    page.reload()
+    expect(page.locator("#make")).to_be_enabled()
+    expect(page.locator("#error")).to_be_hidden()
+
+
 def test_sizes_that_follow_the_picture_still_do_with_another_model(
     page: Page, server: Server
 ) -> None:

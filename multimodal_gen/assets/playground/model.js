@@ -1,10 +1,21 @@
 "use strict";
 // The form's defaults and limits, from the model.
 
-let chosen = "";         // name of the model, if the user chose one
+let chosen = recall("model", "");  // name of the model, if the user chose one
+
+async function modelInfo() {
+  try {
+    return await (await ask(`model_info${chosen && `?model=${encodeURIComponent(chosen)}`}`)).json();
+  } catch (error) {
+    if (!(error instanceof Refused) || !chosen || model !== null) throw error;
+    chosen = "";  // that of the last visit is not served any more
+    return modelInfo();
+  }
+}
+
 async function loadModel() {
   try {
-    const info = await (await ask(`model_info${chosen && `?model=${encodeURIComponent(chosen)}`}`)).json();
+    const info = await modelInfo();
     showModels(info);
     const isNew = model === null || model.name !== info.name || model.family !== info.family;
     const before = isNew && model !== null ? chosenNow() : null;
@@ -29,7 +40,7 @@ $("models").addEventListener("change", async () => {
   $("make").disabled = true;
   $("model").textContent = t("Loading {model}…", { model: chosen });
   await loadModel();
-  if (model.name === chosen) return;
+  if (model.name === chosen) return remember("model", chosen);
   chosen = $("models").value = model.name;  // it can't be loaded: the error is shown
   showName();
   $("make").disabled = false;
