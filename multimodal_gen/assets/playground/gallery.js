@@ -6,7 +6,7 @@ const GAP = 12;        // pixels between tiles, as in gallery.css
 const SMALLEST = 148;  // pixels, of a tile's side
 const FEW = 60;        // results that are in the page in any case
 const FRAME_MS = 6;    // for making tiles in one frame
-const shelf = { items: [], days: [], columns: 1, pitch: 0, current: "", unmade: [], next: new Set() };
+const shelf = { items: [], days: [], columns: 1, pitch: 0, current: "", unmade: [], bare: [], next: new Set() };
 const keyOf = (job, i) => `${job.id}:${i}`;
 const shownJobs = () => (isSearching() ? sought.jobs : jobs);
 const jobOf = (id) => jobs.find((job) => job.id === id) || sought.jobs.find((job) => job.id === id);
@@ -98,8 +98,10 @@ function fillGallery() {
 
 function forgetTiles() {
   for (const [key, { element }] of tiles) if (!element.isConnected) tiles.delete(key);
-  if (!tiles.get(shelf.current)) shelf.current = tiles.keys().next().value || "";
-  for (const [key, { element }] of tiles) reach(element, key === shelf.current);
+  if (tiles.has(shelf.current)) return;
+  shelf.current = tiles.keys().next().value || "";
+  finishTile(shelf.current);
+  if (shelf.current) reach(tiles.get(shelf.current).element, true);
 }
 
 let asking = null;
@@ -123,10 +125,9 @@ function tileOf({ job, i }) {
   const known = tiles.get(key);
   const element = known ? known.element : h("li", { className: "tile" });
   if (known?.sign !== sign) {
-    tiles.set(key, { sign, element, job, i, made: false });
+    tiles.set(key, { sign, element, job, i, made: false, finished: false });
     shelf.unmade.push(key);
-  } else known.job = job;
-  decorate(key);
+  } else if (known.job !== job) { known.job = job; decorate(key); }
   return element;
 }
 
@@ -141,27 +142,50 @@ function makeTile(key) {
   const known = tiles.get(key);
   if (!known || known.made) return;
   known.made = true;
-  fillTile(known.element, known.job, known.i);
-  decorate(key);
-  reach(known.element, key === (shelf.current ||= key));
+  known.element.replaceChildren(...mainParts(known.job, known.i));
+  shelf.bare.push(key);
+  if (shelf.items.length <= FEW) finishTiles(); else if (shelf.bare.length === 1) requestIdleCallback(finishTiles, { timeout: 500 });
 }
 
-function fillTile(element, job, i) {
+// Buttons of a tile come once there is time, or once they are needed.
+function finishTiles(deadline) {
+  for (let some = 6; shelf.bare.length && (!deadline || deadline.timeRemaining() > 2 || some > 0); some -= 1) finishTile(shelf.bare.shift());
+  if (shelf.bare.length) requestIdleCallback(finishTiles, { timeout: 500 });
+}
+
+function finishTile(key) {
+  const known = tiles.get(key);
+  if (!known || !known.made || known.finished) return;
+  known.finished = true;
+  const { element, job, i } = known;
+  if (job.outputs[i].url) element.firstElementChild.after(starOf(job, i), tickOf(job, i));
+  element.append(actsOf(job, i));
+  decorate(key);
+  reach(element, key === (shelf.current ||= key));
+}
+$("gallery").addEventListener("pointerover", (event) => { const key = keyAt(event.target); if (key) finishTile(key); });
+
+function mainParts(job, i) {
   const output = job.outputs[i];
   const { prompt } = job.parameters;
   const source = output.thumbnail_url || (job.kind === "video" ? null : output.url);
   const inside = output.url
-    ? h("button", { className: "look", type: "button", "aria-label": t("View: {prompt}", { prompt }), onclick: (event) => tilePressed(event, job.id, i) },
+    ? h("button", { className: "look", type: "button", tabIndex: -1, "aria-label": t("View: {prompt}", { prompt }), onclick: (event) => tilePressed(event, job.id, i) },
       source ? h("img", { src: fileUrl(source), alt: "", loading: "lazy", decoding: "async" }) : null,
       job.kind === "video" ? h("span", { className: "play" }, icon("play")) : null)
     : h("span", { className: job.error ? "why" : "why over" }, job.error ? wordsOf(job) : t("No longer kept."));
+  return [inside, h("p", { className: "cut", title: prompt }, prompt)];
+}
+
+function actsOf(job, i) {
+  const output = job.outputs[i];
+  const { prompt } = job.parameters;
   const act = (name, label, onclick) => h("button", { type: "button", "aria-label": `${label}: ${prompt}`, title: label, onclick }, icon(name));
-  element.replaceChildren(inside, ...(output.url ? [starOf(job, i), tickOf(job, i)] : []), h("p", { className: "cut", title: prompt }, prompt),
-    h("div", { className: "tile-acts" },
-      act("tune", t("Reuse settings"), () => reuse(job, i)),
-      output.url ? h("a", { className: "button", href: fileUrl(output.url), download: fileName(job, i), "aria-label": t("Download: {prompt}", { prompt }), title: t("Download") }, icon("save")) : "",
-      ...tileActs.map((make) => make(job, i) || ""),
-      act("trash", t("Delete"), () => removeAsked(job, i))));
+  return h("div", { className: "tile-acts" },
+    act("tune", t("Reuse settings"), () => reuse(job, i)),
+    output.url ? h("a", { className: "button", href: fileUrl(output.url), download: fileName(job, i), "aria-label": t("Download: {prompt}", { prompt }), title: t("Download") }, icon("save")) : null,
+    ...tileActs.map((make) => make(job, i)),
+    act("trash", t("Delete"), () => removeAsked(job, i)));
 }
 
 // What changes of a tile that stays.
@@ -189,6 +213,7 @@ function reach(element, on) { for (const each of element.querySelectorAll("butto
 $("gallery").addEventListener("focusin", (event) => {
   const key = keyAt(event.target);
   if (!key || key === shelf.current) return;
+  finishTile(key);
   const before = tiles.get(shelf.current);
   if (before) reach(before.element, false);
   shelf.current = key;
@@ -210,6 +235,7 @@ function focusItem(at) {
   if (top < 120 || top + shelf.pitch > innerHeight) { scrollBy(0, top - innerHeight / 2 + shelf.pitch / 2); fillGallery(); }
   const key = keyOf(item.job, item.i);
   makeTile(key);
+  finishTile(key);
   tiles.get(key)?.element.querySelector("button").focus({ preventScroll: true });
 }
 

@@ -1,7 +1,7 @@
 "use strict";
 // The jobs that the page knows of.
 
-const MOST = 100;  // jobs that the server lists at a time
+const MOST = 60;  // jobs that the server lists at a time
 let hasOlder = false;
 
 async function list(after) {

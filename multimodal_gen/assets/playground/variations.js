@@ -2,7 +2,7 @@
 // More of a result: its settings with other seeds, or pictures that start from it.
 
 const VARIATIONS = 4;
-const LIKENESS = 0.6;  // strength: the composition stays, details change
+const LIKENESS = 0.75;  // strength: the composition stays, details change
 
 function settingsOf(job) {
   const p = job.parameters;
