@@ -159,6 +159,23 @@ def test_no_picture_is_as_if_it_was_not_given() -> None:
     assert not call.given
 
 
+def test_errors_name_inputs_by_the_keywords_that_gave_them() -> None:
+    def named(given: dict[str, Any], *error: str) -> str:
+        (call,) = prompt_calls(["a"], given)
+        with pytest.raises(InvalidRequest) as caught, call.naming_inputs():
+            raise InvalidRequest(*error)
+        return str(caught.value)
+
+    missing = "last_image_path", "a picture", "requires a first frame in image_path"
+    assert named({}, *missing) == "last_image='a picture': requires a first frame in image"
+    by_path = {"last_image_path": "a.png"}
+    assert named(by_path, *missing) == (
+        "last_image_path='a picture': requires a first frame in image"
+    )
+    file = "image_path", "in image_path/image_path.png", "is damaged"
+    assert named({"images": [COLOR]}, *file) == "images='in image_path/image_path.png': is damaged"
+
+
 def test_a_picture_of_too_many_pixels_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="image='9000x9000': must have at most"):
         take_inputs({"image": Image.new("1", (9000, 9000))})

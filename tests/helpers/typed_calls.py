@@ -28,6 +28,7 @@ async def misspelt(generator: DiffusionGenerator) -> None:
     generator.generate(["a"], hight=64)  # type: ignore[call-overload]
     generator.generate("a", width="64")  # type: ignore[call-overload]
     generator.generate("a", image=3)  # type: ignore[call-overload]
+    generator.generate(["a"]).images  # type: ignore[attr-defined]  # noqa: B018
     generator.stream("a", steps=20)  # type: ignore[call-arg]
     generator.astream("a", promt="b")  # type: ignore[call-arg]
     await generator.agenerate("a", sede=7)  # type: ignore[call-overload]

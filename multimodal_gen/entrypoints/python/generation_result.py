@@ -177,10 +177,12 @@ class GenerationResult:
 class GenerationResults(list[GenerationResult]):
     """Results of a list of prompts, in its order. A notebook shows them as a grid."""
 
-    def __getattr__(self, name: str) -> NoReturn:
-        hint = f": each of its results has, such as results[0].{name}"
-        known = hint if hasattr(GenerationResult, name) else ""
-        raise AttributeError(f"a list of results has no {name}{known}", name=name, obj=self)
+    if not TYPE_CHECKING:  # A type checker would take every name for an attribute.
+
+        def __getattr__(self, name: str) -> NoReturn:
+            hint = f": each of its results has, such as results[0].{name}"
+            known = hint if hasattr(GenerationResult, name) else ""
+            raise AttributeError(f"a list of results has no {name}{known}", name=name, obj=self)
 
     def _repr_html_(self) -> str:
         return results_html(self)
