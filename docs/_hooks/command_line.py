@@ -11,7 +11,14 @@ from markdown_table import code, table
 from multimodal_gen.configs.parameter_reference import reference_rows
 from multimodal_gen.entrypoints.cli.main import app
 
-_COMMANDS = ("generate", "serve", "bench", "models", "engine", "keys")
+_COMMANDS = ("generate", "serve", "info", "models", "bench", "engine", "keys", "completion")
+_ARGUMENTS = {
+    "generate": "`PROMPT ...`: each is a request; `-` is standard input.",
+    "info": "`FILE ...`: PNG, JPEG, WebP, GIF or MP4.",
+    "models": "`PATH`: a folder, a single file, or a hub name that is in the cache.",
+    "keys": "`FILE`: a file to create.",
+    "completion": "`SHELL`: bash, zsh or fish.",
+}
 _GROUP = re.compile(r"\*\*(?P<title>[^*]+)\*\*:")
 _OPTION = re.compile(r"\* `(?P<flags>-[^`]*)`(?:: (?P<help>.*?))?(?P<notes>(?: \*\[.*\]\*)*)")
 _TYPES = {
@@ -84,8 +91,7 @@ def command_reference() -> str:
 def _command(name: str) -> str:
     summary = app[name].help.strip()
     parts = [f"## `multimodal-gen {name}` {{ #{name} }}", summary]
-    if name == "models":
-        parts.append("`PATH`: a folder, a single file, or a hub name that is in the cache.")
+    parts += [_ARGUMENTS[name]] if name in _ARGUMENTS else []
     found = options(name)
     for group in dict.fromkeys(option.group for option in found):
         rows = [

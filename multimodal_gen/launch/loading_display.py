@@ -22,19 +22,24 @@ class LoadingDisplay:
         """`make_bar` makes the bar, which is then shown also where there is no terminal."""
         self._wants_bar = make_bar is not None or sys.stderr.isatty()
         self._make_bar = make_bar or tqdm
+        self._first: tqdm[Any] | None = None
         self._bar: tqdm[Any] | None = None
         self._component = ""
 
     def __enter__(self) -> LoadingDisplay:
+        """On a terminal, say at once that something is done: the libraries take seconds."""
+        if self._make_bar is tqdm and self._wants_bar:
+            self._first = tqdm(total=1, leave=False, bar_format="loading …")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        for bar in (self._first, self._bar):
+            if bar is not None:
+                bar.close()
+        self._first = self._bar = None
 
     def show(self, progress: LoadingProgress) -> None:
         """Show the newest progress."""
@@ -48,6 +53,7 @@ class LoadingDisplay:
         if progress.total_bytes < _WORTH_SHOWING:
             return
         if self._bar is None:
+            self.close()
             shown = "loading {desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} GB"
             size = progress.total_bytes / 1e9
             self._bar = self._make_bar(total=size, leave=False, bar_format=shown)

@@ -200,9 +200,7 @@ def test_the_readmes_two_commands_install_here_and_use_what_is_here() -> None:
     assert generate.startswith(
         "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt . && "
     )
-    assert generate.endswith(
-        '.venv/bin/multimodal-gen generate --prompt "a red heart" -o heart.png'
-    )
+    assert generate.endswith('.venv/bin/multimodal-gen generate "a red heart" -o heart.png')
     check_extras(".[test]")
     assert "-m pytest" in tests  # continuous integration runs it, word for word
 
