@@ -108,6 +108,11 @@ def test_a_bar_is_wanted_on_a_terminal_in_the_main_thread() -> None:
         assert not pool.submit(wants_bar, None).result()
 
 
+def test_no_bar_is_wanted_without_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert not wants_bar(None)
+
+
 def test_a_bar_is_wanted_in_a_notebook_but_not_in_other_shells(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -22,7 +22,8 @@ def wants_bar(asked: bool | None) -> bool:
     if asked is not None:
         return asked
     in_main = threading.current_thread() is threading.main_thread()
-    return in_main and (in_notebook() or sys.stderr.isatty())
+    on_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return in_main and (in_notebook() or on_terminal)
 
 
 def in_notebook() -> bool:
