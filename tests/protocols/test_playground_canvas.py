@@ -119,6 +119,9 @@ def test_strokes_are_erased_undone_redone_inverted_and_cleared(page: Page, serve
 
 def test_a_mask_is_painted_by_keyboard_alone(page: Page, server: Server) -> None:
     edited(page, server)
+    page.keyboard.press(" ")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#painting-told")).to_contain_text("Nothing is painted yet")
     for _ in range(3):
         page.keyboard.press("[")
     size = page.evaluate("brushSize()")
@@ -306,3 +309,18 @@ def test_models_that_repaint_nothing_have_no_editor(page: Page, start_server: St
     made(page, server, "a red heart")
     expect(page.get_by_role("button", name="Reuse settings: a red heart")).to_be_visible()
     expect(page.get_by_role("button", name="Edit: a red heart")).to_have_count(0)
+
+
+def test_a_dot_on_a_large_picture_is_not_lost(page: Page, server: Server) -> None:
+    form(page, server)
+    file = encode_image(np.zeros((1024, 1536, 3), np.uint8), "png")
+    page.set_input_files("#image", {"name": "a.png", "mimeType": "image/png", "buffer": file})
+    page.click("#edit-image")
+    expect(page.locator("#board")).to_be_focused()
+    brush(page, 1)
+    page.focus("#board")
+    page.keyboard.press(" ")
+    page.keyboard.press(" ")
+    expect(page.locator("#painting-told")).to_contain_text("1 % of the picture")
+    _, mask = sent(page, server)
+    assert 0 < (mask > 0).sum() < 20

@@ -80,13 +80,12 @@ for (const side of SIDES) {
     fit();
   });
 }
-function invert() { acted({ kind: "invert" }); }
-function clearPainting() { if (isPainted()) acted({ kind: "clear" }); }
-for (const [id, act_] of [["undo", undo], ["redo", redo], ["invert", invert], ["clear", clearPainting], ["zoom-out", () => zoom(1 / 1.4)], ["zoom-fit", fit], ["zoom-in", () => zoom(1.4)]]) {
-  $(id).addEventListener("click", act_);
-}
+// What a pen that is still down has painted comes first.
+const afterStroke = (change) => () => { lift(); change(); };
+const changes = { undo: afterStroke(undo), redo: afterStroke(redo), invert: afterStroke(() => acted({ kind: "invert" })), clear: afterStroke(() => { if (isPainted()) acted({ kind: "clear" }); }) };
+for (const [id, change] of Object.entries({ ...changes, "zoom-out": () => zoom(1 / 1.4), "zoom-fit": fit, "zoom-in": () => zoom(1.4) })) $(id).addEventListener("click", change);
 
-const EDITOR_KEYS = { b: () => choose("brush"), e: () => choose("eraser"), r: () => choose("box"), x: () => { if (painting.of === "image") choose("extend"); }, i: invert, Delete: clearPainting,
+const EDITOR_KEYS = { b: () => choose("brush"), e: () => choose("eraser"), r: () => choose("box"), x: () => { if (painting.of === "image") choose("extend"); }, i: changes.invert, Delete: changes.clear,
   "[": () => resizeBrush(1 / 1.25), "]": () => resizeBrush(1.25), "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4), 0: fit };
 function resizeBrush(by) {
   $("brush-size").value = Math.max(1, by > 1 ? Math.ceil(brushSize() * by) : Math.floor(brushSize() * by));
@@ -96,7 +95,7 @@ function resizeBrush(by) {
 $("editor").addEventListener("keydown", (event) => {
   const control = event.ctrlKey || event.metaKey;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  const found = control ? { z: event.shiftKey ? redo : undo, y: redo, Enter: use }[key] : event.target.matches("input[type=number]") || event.altKey ? null : EDITOR_KEYS[key];
+  const found = control ? { z: event.shiftKey ? changes.redo : changes.undo, y: changes.redo, Enter: use }[key] : event.target.matches("input[type=number]") || event.altKey ? null : EDITOR_KEYS[key];
   if (!found) return;
   event.preventDefault();
   event.stopPropagation();

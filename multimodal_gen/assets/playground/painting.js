@@ -154,14 +154,21 @@ function drawMask(pen, sides) {
 }
 
 const isPainted = () => painted() > 0;
+
+// Part of the picture, 0 to 1; told from a small copy, unless that has lost what is tiny.
 function painted() {
   const small = h("canvas", { width: 64, height: 64 });
   const pen = small.getContext("2d", { willReadFrequently: true });
+  pen.imageSmoothingQuality = "high";
   pen.drawImage(painting.mask, 0, 0, 64, 64);
-  const { data } = pen.getImageData(0, 0, 64, 64);
+  return opacity(pen, 64, 64) || opacity(brushOf(), painting.mask.width, painting.mask.height);
+}
+
+function opacity(pen, width, height) {
+  const { data } = pen.getImageData(0, 0, width, height);
   let sum = 0;
   for (let i = 3; i < data.length; i += 4) sum += data[i];
-  return sum / (255 * 64 * 64);
+  return sum / (255 * width * height);
 }
 
 // [picture, mask] as data URLs of one size; white is where the picture changes.

@@ -79,15 +79,14 @@ function placeOf(event) {
 }
 const sizeBy = (event) => (event.pointerType === "pen" && event.pressure ? brushSize() * Math.min(1, 0.2 + 1.1 * event.pressure) : brushSize());
 
+// Sides of the frame that a point of the board takes hold of: two at a corner.
 function near(x, y) {
   const { left, top, right, bottom } = frameOf(added());
   const reach = 26;
-  const across = x > left - reach && x < right + reach;
-  const along = y > top - reach && y < bottom + reach;
-  const found = [];
-  if (along) found.push(...[["left", x - left], ["right", x - right]].filter(([, far]) => Math.abs(far) < reach).slice(0, 1));
-  if (across) found.push(...[["top", y - top], ["bottom", y - bottom]].filter(([, far]) => Math.abs(far) < reach).slice(0, 1));
-  return found.map(([side]) => side);
+  if (x < left - reach || x > right + reach || y < top - reach || y > bottom + reach) return [];
+  const across = Math.abs(x - left) < reach ? ["left"] : Math.abs(x - right) < reach ? ["right"] : [];
+  const along = Math.abs(y - top) < reach ? ["top"] : Math.abs(y - bottom) < reach ? ["bottom"] : [];
+  return [...across, ...along];
 }
 
 board.addEventListener("pointerdown", (event) => {
