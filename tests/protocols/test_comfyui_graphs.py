@@ -34,6 +34,7 @@ from multimodal_gen.entrypoints.http.comfyui.graph.samplers import samplers_of
 from multimodal_gen.entrypoints.http.comfyui.graph.values import LoadedImage, LoadedMask
 from multimodal_gen.errors import EngineDied, InvalidRequest
 from multimodal_gen.messages.model_info import Defaults, Limits, ModelInfo
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.postprocess.images import encode_image
 
 NOISE = msgspec.structs.replace(
@@ -442,3 +443,12 @@ def test_an_unknown_control_is_refused_where_it_is_loaded() -> None:
         read(steered_graph(), STEERED, controls=("edges",))
     assert error.value.node == "12"
     assert "is unknown; available: edges" in str(error.value.problem)
+
+
+def test_a_warning_about_a_parameter_names_the_input_that_it_comes_from() -> None:
+    sampling = read(default_graph())
+    warning = sampling.located(RequestWarning.no_effect("guidance_scale", "it is off"))
+    assert (warning.code, warning.field) == ("no_effect", "cfg")
+    assert str(warning) == "node 3: cfg has no effect: it is off"
+    other = RequestWarning("adapter", "flow_shift", "a part")
+    assert sampling.located(other) == other

@@ -103,6 +103,16 @@ def test_a1111s_info_has_them(url: str) -> None:
     assert texts(info["warnings"]) == [WARNING]
 
 
+def test_a1111s_info_has_its_own_name_of_a_parameter_without_effect() -> None:
+    engine = WarningEngine()
+    engine.model = msgspec.structs.replace(engine.model, no_effect=("guidance_scale",))
+    with serving(app_over(engine)) as url:  # type: ignore[arg-type]
+        info = json.loads(post(url + "/sdapi/v1/txt2img", cfg_scale=7).json()["info"])
+    told = "cfg_scale has no effect: this model does not use it"
+    assert info["warnings"][0] == {"code": "no_effect", "field": "cfg_scale", "text": told}
+    assert "CFG" not in info["infotexts"][0]
+
+
 def test_the_hub_client_shows_them(
     url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,7 +214,7 @@ def _workflow(prompt: Prompt) -> dict[str, str]:
 
 def _result_warnings(part: Part) -> Iterator[RequestWarning]:
     """Warnings of the engine, and about files that don't have all of the result."""
-    yield from warnings_of(part.task.made)
+    yield from map(part.sampling.located, warnings_of(part.task.made))
     if any(output.audio is not None for output in part.task.made):
         videos = (saved.video for saved in part.sampling.outputs.values() if saved.video)
         for suffix in dict.fromkeys(video.suffix for video in videos):

@@ -48,6 +48,14 @@ class Sampling:
         node, name = self.origins.get(named, (self.sampler.id, "model"))
         return meaningless(node, name, error.message)
 
+    def located(self, warning: RequestWarning) -> RequestWarning:
+        """Convert a warning about a parameter to one about the input that it comes from."""
+        if warning.field not in self.origins:
+            return warning
+        node, name = self.origins[warning.field]
+        found = warning.about(name)
+        return RequestWarning(found.code, name, f"node {shown(node)}: {found.text}")
+
 
 class GraphTranslator:
     """Computes the values of a graph's nodes. Raises InvalidInput for graphs that this server can't
