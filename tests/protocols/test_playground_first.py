@@ -143,3 +143,34 @@ def test_tokens_are_counted_while_typing_and_what_will_be_cut_is_told(
     page.fill("#prompt", "")
     expect(page.locator("#tokens")).to_be_hidden()
     expect(page.locator("#cut-words")).to_be_hidden()
+
+
+@in_each_view
+def test_what_stands_before_the_prompt_is_reached_by_keyboard(
+    page: Page, server: Server, view: str
+) -> None:
+    opened(page, server.url)
+    page.focus("#prompt")
+    reached = []
+    for _ in range(3):
+        page.keyboard.press("Shift+Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.text"))
+    assert reached == ["open-ideas", "language", "API"]
+
+
+def test_when_the_page_is_first_painted(page: Page, server: Server) -> None:
+    opened(page, server.url)
+    script = "performance.getEntriesByName('first-contentful-paint').map(each => each.startTime)"
+    (painted,) = page.evaluate(script)
+    print(f"first contentful paint after {painted:.0f} ms")  # no limit: the machine may be busy
+    assert painted > 0
+
+
+@in_each_view
+def test_the_prompt_stays_at_hand_while_looking_back(page: Page, server: Server, view: str) -> None:
+    opened(page, server.url)
+    page.evaluate("document.body.style.minHeight = '4000px'")
+    page.evaluate("document.querySelector('main').style.minHeight = '4000px'")
+    page.evaluate("window.scrollTo(0, 1000)")
+    at = page.evaluate("document.getElementById('prompt').getBoundingClientRect().top")
+    assert (at > 0) == ("desktop" in view)
