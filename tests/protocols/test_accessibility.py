@@ -78,3 +78,23 @@ def test_a_key_is_asked_for(
     page.goto(start_server(api_key="secret").url)
     expect(page.locator("#key")).to_be_visible()
     assert not violations(page)
+
+
+def test_the_documentation_of_the_api(page: Page, server: Server, view: str) -> None:
+    page.goto(f"{server.url}/docs")
+    page.locator("details summary").first.click()
+    expect(page.locator("details[open]").first).to_be_visible()
+    assert not violations(page)
+
+
+def test_the_operators_page(
+    page: Page, start_server: StartServer, view: str, console: Console
+) -> None:
+    console.expected = ("403",)  # what says that a key is needed
+    page.goto(f"{start_server(admin_key='admin').url}/operator")
+    expect(page.locator("#key")).to_be_visible()
+    assert not violations(page)
+    page.fill("#key", "admin")
+    page.keyboard.press("Enter")
+    expect(page.locator("#shown")).to_be_visible()
+    assert not violations(page)

@@ -16,7 +16,7 @@ function look(id, index) {
     h("button", { className: "square small", type: "button", "aria-label": t("Older"), title: t("Older (right arrow)"), onclick: () => step(1) }, icon("right")),
     h("a", { className: "button small", href: fileUrl(output.url), download: fileName(job, index) }, icon("save"), t("Download")),
     button(t("Reuse settings"), () => { $("viewer").close(); reuse(job, index); }, "tune"),
-    canStart ? button(t("Use as input"), async () => { $("viewer").close(); startFrom(await (await fetch(fileUrl(output.url))).blob()); }) : null,
+    canStart ? button(t("Use as input"), async () => { $("viewer").close(); startFrom(await (await fetch(fileUrl(output.url))).blob()); }, "up") : null,
     ...viewerActs.map((make) => make(job, index)),
     button(t("Delete"), () => removeAsked(job, index), "trash"),
     button(t("Close"), () => $("viewer").close(), "x"),
