@@ -9,6 +9,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from playground_server import PICTURES, Server
 from multimodal_gen.entrypoints.http.ops.playground import page
 
 HTML = page()
+FOLDER = Path(str(resources.files("multimodal_gen") / "assets" / "playground"))
 SCRIPTS = re.findall(r"<script>(.*?)</script>", HTML, re.DOTALL)
 SCRIPT = "\n".join(SCRIPTS)
 JOB = {"prompt": "a rocket", "run_in_background": True, "previews": True}
@@ -260,8 +262,8 @@ def test_no_two_scripts_declare_the_same_name() -> None:
     )
     names = Counter(
         name
-        for script in SCRIPTS
-        for match in declared.finditer(script)
+        for script in FOLDER.glob("*.js")
+        for match in declared.finditer(script.read_text("utf-8"))
         for name in re.findall(r"\w+", match[1] or match[2])
     )
     assert [name for name, count in names.items() if count > 1] == []

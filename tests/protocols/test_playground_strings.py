@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from multimodal_gen.checkpoints.prompts.examples import read_examples
+from multimodal_gen.entrypoints.http.ops.playground import number_of
 from multimodal_gen.launch.model_path import BUNDLED_MODEL
 
 FOLDER = Path(str(resources.files("multimodal_gen") / "assets" / "playground"))
@@ -112,3 +113,7 @@ def test_what_is_shown_is_marked_for_translation(script: Path) -> None:
         if letters_of(literal)
     }
     assert not bare, "wrap these in t()"
+
+
+def test_no_two_texts_have_one_number() -> None:
+    assert len({number_of(text) for text in CHINESE}) == len(CHINESE)

@@ -102,7 +102,7 @@ function heard(event) {
     if (job) { job.status = event.status; job.progress = event; show(job); }
   } else if (event.type === "job.preview") {
     previews.set(event.id, { ...previews.get(event.id), [event.index]: event.image_url });
-    if (event.id === staged) showStage();
+    if (event.id === staged) showStage(); else showQueue();
   } else if (event.type === "job.deleted") {
     drop(event.id);
   }

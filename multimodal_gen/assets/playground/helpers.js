@@ -26,7 +26,7 @@ const given = { image: null, last_image: null, mask: null, video: null };  // da
 const more = [];  // data URLs of images after the first
 
 // What other parts listen to: "model" (its info came), "event" (one of the server's), "job" (it is
-// new or changed), "jobs" (the list changed), "tab" (another one is shown).
+// new or changed), "jobs" (the list changed), "sent" (a request was accepted), "tab" (another one is shown).
 const news = new EventTarget();
 const tell = (name, detail) => news.dispatchEvent(new CustomEvent(name, { detail }));
 const hear = (name, act) => news.addEventListener(name, (event) => act(event.detail));

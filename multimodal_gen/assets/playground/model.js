@@ -106,6 +106,7 @@ function reset() {
   for (const name of NUMBERS) form.elements[name].value = defaults[name] ?? "";
   $("strength").value = "";
   $("n").value = 1;
+  $("priority").value = "normal";
   $("seed").value = "";
   $("enhance_prompt").checked = false;
   $("negative_prompt").value = defaults.negative_prompt || "";

@@ -61,6 +61,7 @@ function asked() {
   if (controls().length) body.control = controls();
   if (given.mask && !makesVideos()) body.keep_unmasked = true;
   if ($("enhance_prompt").checked) body.enhance_prompt = true;
+  if ($("priority").value !== "normal") body.priority = $("priority").value;
   for (const add of bodyParts) add(body);
   return body;
 }
@@ -75,6 +76,11 @@ async function make() {
   }
   complain("");
   if (!isValid()) return;
+  await send(requestBody());
+}
+
+// All of a request to run in the background, with its pictures.
+function requestBody() {
   const body = { ...asked(), previews: true };
   if (makesVideos()) {
     if (given.image) body.input_reference = { image_url: given.image };
@@ -85,8 +91,13 @@ async function make() {
     for (const name of ["image", "mask"]) if (given[name]) body[name] = { image_url: given[name] };
     if (more.length) body.image = [given.image, ...more].map((url) => ({ image_url: url }));
   }
+  return body;
+}
+
+async function send(body) {
   try {
     const job = await submit(routeOf(true), JSON.stringify(body));
+    tell("sent", body);
     accepted(job, body, makesVideos() ? "video" : "image");
   } catch (error) {
     if (error instanceof Refused && error.param) {
@@ -110,8 +121,8 @@ function accepted(job, body, kind) {
 }
 
 // An idempotency key makes it safe to repeat a request that may have arrived.
-async function submit(path, body) {
-  const headers = { "content-type": "application/json", "idempotency-key": randomHex() };
+async function submit(path, body, key = randomHex()) {
+  const headers = { "content-type": "application/json", "idempotency-key": key };
   for (let attempt = 0; ; attempt += 1) {
     try {
       return await (await ask(path, { method: "POST", headers, body })).json();

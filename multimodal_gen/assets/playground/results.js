@@ -107,13 +107,16 @@ function showQueue() {
   for (const job of listed) {
     if (!rows.has(job.id)) {
       const name = job.parameters.prompt;
-      const row = h("li", {}, h("span", { className: "cut" }, name),
+      const row = h("li", {}, h("img", { className: "thumb", alt: "", hidden: true }), h("span", { className: "cut" }, name),
         h("button", { className: "small", type: "button", "aria-label": t("Cancel: {prompt}", { prompt: name }), onclick: () => cancel(job) }, t("Cancel")),
         h("span", { className: "hint numbers" }));
       rows.set(job.id, row);
       $("waiting").append(row);
     }
     const said = rows.get(job.id).lastElementChild;
+    const seen = Object.values(previews.get(job.id) || {}).at(-1);
+    const thumb = rows.get(job.id).firstElementChild;
+    if (seen && thumb.src !== seen) { thumb.src = seen; thumb.hidden = false; }
     if (said.textContent !== told(job)) said.textContent = told(job);
   }
 }

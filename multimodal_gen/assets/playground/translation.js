@@ -17,18 +17,25 @@ function remember(name, value) {
 }
 
 const language = recall("language") || [...navigator.languages, "en"].map((tag) => tag.split("-")[0]).find((tag) => tag === "en" || tag in TRANSLATIONS);
-const words = TRANSLATIONS[language] || {};
+const translated = TRANSLATIONS[language] || null;  // by numbers, which are shorter than texts
+
+function numberOf(text) {
+  let number = 5381;
+  for (const letter of text) number = ((number * 33) ^ letter.codePointAt(0)) >>> 0;
+  return number.toString(16);
+}
+const inLanguage = (text) => (translated && translated[numberOf(text)]) || text;
 
 // `t("{count} images", { count })`
 function t(text, values = {}) {
-  return (words[text] || text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  return inLanguage(text).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
 function translate(root) {
   const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const text = texts.currentNode.data.trim();
-    if (words[text] && !NOT_TRANSLATED.includes(texts.currentNode.parentElement.tagName)) texts.currentNode.data = texts.currentNode.data.replace(text, words[text]);
+    if (text && !NOT_TRANSLATED.includes(texts.currentNode.parentElement.tagName)) texts.currentNode.data = texts.currentNode.data.replace(text, () => inLanguage(text));
   }
   for (const name of ["aria-label", "title", "placeholder", "alt"]) {
     for (const element of root.querySelectorAll(`[${name}]:not([translate=no])`)) element.setAttribute(name, t(element.getAttribute(name)));

@@ -107,7 +107,7 @@ class LiveRequests:
                 rate = acks[0].audio_rates.get(request_id)
                 self._deliver(request_id, finished[request_id], rate, now)
             elif work.phase in (Phase.ENHANCE, Phase.DENOISE):
-                self._tell(request_id, previews.get(request_id), now)
+                self._tell(request_id, previews.get(request_id), len(work.ids), now)
 
     def _deliver(
         self, request_id: str, arrays: Sequence[ArrayFrames], audio_rate: int | None, now: float
@@ -119,12 +119,15 @@ class LiveRequests:
         bodies = [body for _, body in arrays]
         self._gateway.send(request_id, record.result(headers, audio_rate, now), bodies)
 
-    def _tell(self, request_id: str, preview: ArrayFrames | None, now: float) -> None:
+    def _tell(
+        self, request_id: str, preview: ArrayFrames | None, batch_size: int, now: float
+    ) -> None:
+        """Tell a client what was done for a request, together with how many."""
         record = self._records[request_id]
         if preview is None and not record.denoised and now - record.reported_at < PROGRESS_S:
             return
         record.reported_at = now
-        progress = self._progress(request_id)
+        progress = msgspec.structs.replace(self._progress(request_id), batch_size=batch_size)
         if preview is None:
             self._gateway.send(request_id, progress)
         else:

@@ -86,6 +86,8 @@ class Job(BaseModel):
     started_at: int | None
     completed_at: int | None
     expires_at: int | None
+    seconds: float | None
+    """From the start of its work to its end, once it has ended."""
     progress: JobProgress | None
     """None before this server has queued it, and after it has ended."""
     parameters: dict[str, Any]
@@ -130,6 +132,7 @@ def job_of(
         "status": record.status,
         "model": record.model,
         **times_of(record),
+        "seconds": seconds_of(record),
         "progress": None if task is None or record.done else progress_of(task),
         "parameters": {
             name: value
@@ -173,6 +176,13 @@ def times_of(record: JobRecord) -> dict[str, int | None]:
         "expires_at": record.expires_at,
     }
     return {name: None if time is None else int(time) for name, time in times.items()}
+
+
+def seconds_of(record: JobRecord) -> float | None:
+    """Seconds that a job's work took; None before its end, or if it never began."""
+    if record.started_at is None or record.completed_at is None:
+        return None
+    return max(0.0, round(record.completed_at - record.started_at, 3))
 
 
 def progress_of(task: Task) -> dict[str, Any]:

@@ -10,6 +10,10 @@ from importlib import resources
 
 _STYLE = re.compile(r'<link rel="stylesheet" href="([\w.-]+)">')
 _SCRIPT = re.compile(r'<script src="([\w.-]+)"></script>')
+_SPARE = re.compile(r"^(?:[ \t]*//.*\n|[ \t]+|\n)|  // [^\"'`\n]*$", re.MULTILINE)
+"""Indentation, empty lines, and comments at the end of lines or on lines of their own."""
+_SPARE_IN_STYLE = re.compile(r"(?<=[{};:,>])\s+|\s+(?=[{}>])|/\*.*?\*/")
+"""Spaces that separate nothing, and comments."""
 _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
@@ -21,9 +25,12 @@ def page_of(folder: str, constants: Mapping[str, str] | None = None) -> str:
     home = resources.files("multimodal_gen") / "assets" / folder
 
     def part(name: str) -> str:
-        return (home / name).read_text("utf-8")
+        return _SPARE.sub("", (home / name).read_text("utf-8"))
 
-    html = _STYLE.sub(lambda link: f"<style>\n{part(link[1])}</style>", part("index.html"))
+    def style(name: str) -> str:
+        return _SPARE_IN_STYLE.sub("", (home / name).read_text("utf-8"))
+
+    html = _STYLE.sub(lambda link: f"<style>{style(link[1])}</style>", part("index.html"))
     html = _SCRIPT.sub(lambda link: f"<script>\n{part(link[1])}</script>", html)
     for name, json_text in (constants or {}).items():
         # A script ends at "</", wherever that stands.

@@ -111,6 +111,14 @@ def _told(name: str, about: LoraAbout) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value}
 
 
+def number_of(text: str) -> str:
+    """Return what the page looks a text's translation up by: shorter than the text."""
+    number = 5381
+    for letter in text:
+        number = (number * 33 & 0xFFFFFFFF) ^ ord(letter)
+    return f"{number:x}"
+
+
 def page() -> str:
     """Return the page, with other programs' names of solvers, the modes of controls and other
     languages filled in."""
@@ -118,10 +126,14 @@ def page() -> str:
     for name in SOLVERS:
         solvers.setdefault(a1111_name(name), []).append(name)
     chinese = resources.files("multimodal_gen") / "assets/playground/chinese.json"
-    translations = {"zh": json.loads(chinese.read_text("utf-8"))}
+    texts = json.loads(chinese.read_text("utf-8"))
+    translations = {"zh": {number_of(text): words for text, words in texts.items()}}
     modes = sorted({*UNET_MODES, *FLUX_MODES})
     constants = {"SAMPLERS": solvers, "TRANSLATIONS": translations, "CONTROL_MODES": modes}
     return page_of(
         "playground",
-        {name: json.dumps(value, ensure_ascii=False) for name, value in constants.items()},
+        {
+            name: json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+            for name, value in constants.items()
+        },
     )
