@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,26 @@ def test_a_job_accepted_by_one_front_is_answered_for_by_all(args: ServerArgs) ->
             )
             await until(lambda front=front: front.jobs.task(job.id) is None)
             assert [record.id for record in (await front.jobs.page(ANNE)).records] == [job.id]
+
+    with_fronts(args, 2, test)
+
+
+def test_stars_and_deletions_are_heard_of_on_all_fronts(args: ServerArgs) -> None:
+    async def test(one: Front, two: Front) -> None:
+        job = await one.submit("a")
+        own, _ = await holder("a", one, two)
+        own.engine.finish("a")
+        await two.jobs.finished(job.id, ANNE)
+        heard: list[str] = []
+        two.jobs.on_changed(lambda changed, owner: heard.append(changed))
+        star = partial(one.jobs.shelf.star, job.id, 0, ANNE, starred=True)
+        await asyncio.to_thread(star)
+        await until(lambda: heard == [job.id])
+        assert (await two.jobs.get(job.id, ANNE)).starred == (0,)
+        await asyncio.to_thread(two.jobs.shelf.remove_output, job.id, 0, ANNE)
+        await until(lambda: len(heard) == 2)
+        with pytest.raises(NotFound):
+            await one.jobs.get(job.id, ANNE)
 
     with_fronts(args, 2, test)
 

@@ -96,7 +96,7 @@ class JobFeed:
     service: Service
     jobs: Jobs
     started_tasks: StartedTasks
-    changes: Changes
+    changes: Changes = field(default_factory=Changes)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         shown: dict[str, _Shown] = {}
