@@ -45,8 +45,9 @@ def test_extras_arrive_beside_the_fields_of_openai(url: str) -> None:
     reply = httpx2.post(f"{url}/v1/images/generations", content=body, headers=headers, timeout=60)
     assert [made.shape for made in pictures_in(reply)] == [(64, 96, 3)] * 2
     assert reply.json()["seeds"] == [3, 4]
-    (warning,) = texts(reply.json()["warnings"])
-    assert warning.startswith("guidance_scale has no effect")
+    idle, small = texts(reply.json()["warnings"])
+    assert idle.startswith("guidance_scale has no effect")
+    assert small == "height=64: bundled_model draws 96x96 to 128x128 pixels"
 
 
 def test_the_body_for_a_gpt_model_is_answered(url: str) -> None:

@@ -50,9 +50,10 @@ class Sampling:
 
     def located(self, warning: RequestWarning) -> RequestWarning:
         """Convert a warning about a parameter to one about the input that it comes from."""
-        if warning.field not in self.origins:
+        place = self.origins.get(warning.field or "")
+        if place is None:
             return warning
-        node, name = self.origins[warning.field]
+        node, name = place
         found = warning.about(name)
         return RequestWarning(found.code, name, f"node {shown(node)}: {found.text}")
 
