@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,13 @@ NAME, ADMIN_KEY = "bundled_model", "key-of-admin"
 IN_PYTHON = [route for route, example in EXAMPLES.items() if example.python]
 
 
+@cache
+def schema() -> dict[str, Any]:
+    return schema_of(app_without_engine(), needs_key=False)
+
+
 def operations() -> Iterator[tuple[str, dict[str, Any]]]:
-    schema = schema_of(app_without_engine(), needs_key=False)
-    for path, methods in schema["paths"].items():
+    for path, methods in schema()["paths"].items():
         for method, operation in methods.items():
             yield f"{method.upper()} {path}", operation
 
@@ -44,7 +49,7 @@ def test_every_route_is_in_one_section_and_has_an_example() -> None:
 
 
 def test_openais_routes_come_first() -> None:
-    order = [tag["name"] for tag in schema_of(app_without_engine(), needs_key=False)["tags"]]
+    order = [tag["name"] for tag in schema()["tags"]]
     assert order == list(SECTIONS)
     assert order[0].startswith("OpenAI")
 
