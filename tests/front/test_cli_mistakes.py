@@ -18,6 +18,7 @@ MISTAKES: list[tuple[str, str]] = [
     # commands
     ('"a red heart"', "To generate: multimodal-gen generate 'a red heart'."),
     ("generat a", "Did you mean generate?"),
+    ("help", "Did you mean multimodal-gen --help?"),
     ("--prompt a", "A command comes first, as in `multimodal-gen generate --prompt …`."),
     ("serve model/", "model/: not an option, and this command takes no such word"),
     # prompts

@@ -27,6 +27,7 @@ from multimodal_gen.entrypoints.python import diffusion_generator
 from multimodal_gen.messages.request import Req
 from multimodal_gen.postprocess.images import encode_image
 from multimodal_gen.postprocess.metadata import Recipe, read_parameters
+from multimodal_gen.postprocess.video import encode_mp4
 
 SMALL = ["-W", "32", "-H", "32", "--steps", "2"]
 
@@ -82,6 +83,14 @@ def test_words_are_prompts_and_short_forms_are_options(engine: Quick) -> None:
     assert generate("a dog", "a cat", "-n", "2", "-s7", *SMALL) == 0
     made = [(each.prompt, each.seed, each.width, each.num_inference_steps) for each in engine.made]
     assert sorted(made) == [(p, s, 32, 2) for p in ("a cat", "a dog") for s in (7, 8)]
+
+
+def test_a_prompt_without_quotes_is_told_to_be_several(
+    engine: Quick, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate("a", "red", "heart", *SMALL) == 0
+    said = capsys.readouterr().err
+    assert '3 prompts of a word each; one prompt is in quotes: "a red heart"' in said
 
 
 def test_words_and_prompt_options_go_together(engine: Quick) -> None:
@@ -308,6 +317,15 @@ complete_words multimodal-gen generate --quality e
     )
     done = subprocess.run(["bash", "-c", tried], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["--num-inference-steps", "exact"]
+
+
+def test_info_reads_a_video(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = Recipe(SamplingParams(prompt="a dog", seed=5, num_frames=5, fps=8), "films")
+    video = tmp_path / "a.mp4"
+    video.write_bytes(encode_mp4(np.zeros((5, 16, 16, 3), np.uint8), 8, recipe))
+    assert main(["info", str(video), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["model"], shown["parameters"]["num_frames"]) == ("films", 5)
 
 
 def test_the_package_runs_as_a_module() -> None:

@@ -135,7 +135,9 @@ def _help_of(tokens: Sequence[str]) -> str:
 
 def _unknown_command(given: str) -> str:
     """The message about a word that is no command, which may be a prompt."""
-    if near := get_close_matches(given, _COMMANDS, n=1):
+    if given in ("help", "version"):
+        hint = f"Did you mean {NAME} --{given}?"
+    elif near := get_close_matches(given, _COMMANDS, n=1):
         hint = f"Did you mean {near[0]}?"
     elif given.startswith("-"):
         hint = f"A command comes first, as in `{NAME} generate {shlex.quote(given)} …`."

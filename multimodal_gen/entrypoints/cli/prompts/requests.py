@@ -15,6 +15,8 @@ from multimodal_gen.entrypoints.cli.prompts.standard_streams import read_standar
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 
+_MANY_WORDS = 3
+
 
 def requests_of(
     given: Sequence[str],
@@ -30,6 +32,7 @@ def requests_of(
     base = None if origin is None else _settings(origin, made, model)
     common = flags.common(base)
     texts = [_text(each) for each in (*given, *flags.prompt)]
+    _warn_of_words(given)
     if prompt_path is not None and texts:
         raise InvalidRequest("prompt", texts[0], "can't be combined with prompt_path")
     if prompt_path is not None:
@@ -41,6 +44,14 @@ def requests_of(
     if origin is not None:
         _check_pictures(made, origin, requests[0])
     return requests
+
+
+def _warn_of_words(given: Sequence[str]) -> None:
+    """Tell who leaves out the quotes of a prompt that each word becomes an image."""
+    if len(given) >= _MANY_WORDS and not any(" " in each for each in given):
+        meant = " ".join(given)
+        hint = f'{len(given)} prompts of a word each; one prompt is in quotes: "{meant}"'
+        print(f"multimodal-gen: warning: {hint}", file=sys.stderr)
 
 
 def _text(prompt: str) -> str:
