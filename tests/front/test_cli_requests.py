@@ -303,6 +303,15 @@ def test_completion_knows_commands_options_and_choices(
         assert word in script
 
 
+def test_options_that_name_files_complete_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "zsh"]) == 0
+    script = capsys.readouterr().out
+    for option in ("image-path", "lora-dir", "server-key-file", "from"):
+        assert f":{option}:_files'" in script
+    assert main(["completion", "bash"]) == 0
+    assert "complete -o default -F _multimodal_gen multimodal-gen" in capsys.readouterr().out
+
+
 def test_bash_completes_an_option_and_a_choice(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out

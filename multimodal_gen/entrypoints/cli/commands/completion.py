@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 Shell = Literal["bash", "zsh", "fish"]
@@ -21,5 +22,12 @@ def completion(shell: Shell, /) -> int:
     """
     from multimodal_gen.entrypoints.cli.main import NAME, app
 
-    print(app.generate_completion(prog_name=NAME, shell=shell))
+    print(_with_files(app.generate_completion(prog_name=NAME, shell=shell)))
     return 0
+
+
+def _with_files(script: str) -> str:
+    """Complete names of files where the library knows of nothing else: its options for paths may
+    also be names on the hub, or `-`, and are declared as texts."""
+    script = script.replace("complete -F ", "complete -o default -F ")  # bash
+    return re.sub(r":((?:[\w-]+-)?(?:path|dir|file)|from)'", r":\1:_files'", script)  # zsh
