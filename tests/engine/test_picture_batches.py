@@ -105,3 +105,15 @@ def test_pictures_of_one_number_of_tokens_and_unlike_shapes_share_no_evaluation(
     upright, lying = (np.asarray(picture(*size)) for size in ((40, 60), (60, 40)))
     keys = {pipeline.batch_key(start(pipeline, params, {"image": p}), 0) for p in (upright, lying)}
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize(("stop", "idle"), [(0.59, False), (0.49, True)])
+def test_a_lora_for_a_part_of_the_steps_that_has_none_is_said_to_have_no_effect(
+    checkpoints: Checkpoints, stop: float, idle: bool
+) -> None:
+    """Of four steps, one begins at 0.5."""
+    params = SamplingParams(
+        prompt="a dog", lora=({"name": "ink", "start": 0.41, "stop": stop},), **SIZE
+    )
+    told = f"lora='ink' has no effect: no step begins from 0.41 to {stop} of all"
+    assert texts(start(load(checkpoints("flux-dev")), params).warnings) == [told] * idle

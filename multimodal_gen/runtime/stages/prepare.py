@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from multimodal_gen.messages.request_warning import RequestWarning
 from multimodal_gen.runtime.controls.control import ControlPicture
 from multimodal_gen.runtime.controls.control_rows import ControlUse
 from multimodal_gen.runtime.stages.extrapolation import plan_quality
@@ -43,6 +44,7 @@ class PrepareStage:
         plan_quality(self._pipeline, state)
         solver, _ = state.running()
         solver.weigh(state.evaluation)
+        state.warnings += _missed_spans(state, solver.num_evaluations)
         if self._is_output_rank and state.req.previews:
             state.after_step.append(
                 Preview(self._pipeline, state.evaluation, solver.num_evaluations)
@@ -59,3 +61,19 @@ class PrepareStage:
             self._pipeline.vae,
             state.generator,
         )
+
+
+def _missed_spans(state: RequestState, evaluations: int) -> Iterator[RequestWarning]:
+    """Warn of adapters whose part of the steps has none."""
+    left = range(state.first, evaluations)
+    for lora in state.params.lora:
+        if not any(lora.start <= i / evaluations < lora.stop for i in left):
+            yield _without_steps("lora", lora.name, lora.start, lora.stop)
+    for use in state.controls:
+        if not any(use.applies(i - state.first, len(left)) for i in left):
+            yield _without_steps("control", use.name, use.start, use.stop)
+
+
+def _without_steps(field: str, name: str, start: float, stop: float) -> RequestWarning:
+    text = f"{field}={name!r} has no effect: no step begins from {start:g} to {stop:g} of all"
+    return RequestWarning("no_effect", field, text)
