@@ -130,6 +130,14 @@ class Server:
         update = Update(request_id, step, total, 0, 2.0, pixels)
         self.engine._handles[request_id]._deliver(update)
 
+    def share(self, prompt: str, step: int, batch_size: int) -> None:
+        """It is so far, and shares its steps with so many; 0 while it is interrupted."""
+        request_id, total = self.engine._named(prompt)
+        update = Update(
+            request_id, step, total, 0, 2.0, None, phase="denoise", batch_size=batch_size
+        )
+        self.engine._handles[request_id]._deliver(update)
+
     def finish(self, prompt: str, frames: int = 1) -> None:
         """It is made: every output has a colour of its own."""
         while prompt in self.engine.prompts:

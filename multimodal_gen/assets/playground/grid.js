@@ -201,10 +201,14 @@ async function cancelCell(cell) {
 
 async function cancelGrid() {
   const open = grid.cells.filter((cell) => ["waiting", "running"].includes(stateOfCell(cell)));
+  const left = grid;
+  left.leaving = true;
   for (const cell of open) cell.left = true;
   changedGrid();
+  await Promise.all(open.filter((cell) => cell.job).map(cancelCell));
+  left.leaving = false;
+  changedGrid();
   gridMake.focus();
-  for (const cell of open) if (cell.job) await cancelCell(cell);
 }
 
 function retryGrid() {
@@ -283,7 +287,7 @@ function tellGrid() {
   const failed = states.length - done - open;
   if (grid && !open && grid.ended === null) { grid.ended = Date.now(); keepGrid(); }
   gridActs.cancel.hidden = !open;
-  gridActs.retry.hidden = open || !failed || !grid?.base;
+  gridActs.retry.hidden = open || !failed || !grid?.base || grid.leaving;
   gridActs.save.hidden = !done || open > 0;
   gridActs.clear.hidden = !grid || open > 0;
   gridBar.hidden = !open;
@@ -333,6 +337,7 @@ hear("jobs", async () => {
   const kept = recall("grid");
   if (!kept || grid) return;
   grid = kept;
+  grid.leaving = false;
   if (grid.ended === null) grid.resumed = true;
   for (const cell of grid.cells) {
     delete cell.sending;
@@ -347,7 +352,7 @@ hear("jobs", async () => {
 async function catchUp() {
   const now = grid;
   for (const cell of now ? now.cells : []) {
-    if (!cell.job || isDone(gridJobs.get(cell.job) || { status: "" })) continue;
+    if (!cell.job || cell.left || isDone(gridJobs.get(cell.job) || { status: "" })) continue;
     const known = jobs.find((each) => each.id === cell.job);
     try {
       gridJobs.set(cell.job, known || await (await ask(`v1/jobs/${cell.job}`)).json());
