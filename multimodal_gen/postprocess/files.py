@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -156,8 +157,12 @@ def check_writable(path: str) -> None:
     folder = Path(path) if is_folder(path) else Path(path).parent
     while not os.path.lexists(folder):
         folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InvalidRequest("output_path", path, f"{folder} is not a writable folder")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        allowed = f"{folder} is not a writable folder"
+        raise InvalidRequest("output_path", path, allowed) from error
 
 
 def is_folder(path: str) -> bool:

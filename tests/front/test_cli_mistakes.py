@@ -76,6 +76,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("generate a -o a.bmp", "-o/--output-path='a.bmp': an output must end in .png, "),
     ("generate a -o photo.png", "photo.png exists; --force overwrites it, and a folder (out/)"),
     ("generate a -o p.txt/", "p.txt is not a writable folder"),
+    ("generate a -o /proc/a.png", "/proc is not a writable folder"),
     ("generate a -o {sed}.png", "{sed} is unknown; use {prompt}, {seed} and {index}"),
     ("generate a -o {prompt.png", "is not a template: "),
     ("generate a -n 2 -o -", "takes one image, not 2"),
