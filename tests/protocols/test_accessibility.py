@@ -34,7 +34,7 @@ def test_results_tabs_and_the_viewer(page: Page, server: Server, view: str) -> N
     for tab in page.locator("#tabs button:visible").all():
         tab.click()
         assert not violations(page), tab.inner_text()
-    page.locator("#well button").first.click()
+    page.locator("#well button.frame").first.click()
     expect(page.locator("#viewer")).to_be_visible()
     assert not violations(page)
 

@@ -32,7 +32,7 @@ from multimodal_gen.postprocess.images import ImageFormat, encode_image
 from multimodal_gen.postprocess.metadata import Recipe, read_parameters
 from multimodal_gen.postprocess.video import encode_mp4
 
-PREVIEW, PICTURE = "#well img[alt^='Preview']", "#well button img"
+PREVIEW, PICTURE = "#well img[alt^='Preview']", "#well button.frame img"
 AWKWARD = 'it\'s "a" $HOME \\ heart `id`\nwith ünïcode'
 
 pytestmark = needs_chromium

@@ -66,6 +66,6 @@ def test_no_english_is_left_in_chinese(page: Page, server: Server, view: str) ->
     for tab in page.locator("#tabs button:visible").all():
         tab.click()
         assert not english_on(page)
-    page.locator("#well button").first.click()
+    page.locator("#well button.frame").first.click()
     expect(page.locator("#viewer")).to_be_visible()
     assert not english_on(page)
