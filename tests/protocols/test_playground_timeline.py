@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from browsers import in_each_view, make, needs_chromium, opened
+from browsers import in_each_view, make, needs_chromium, opened, violations
 from playground_server import Server
 from playwright.sync_api import Page, expect
 
@@ -59,3 +59,25 @@ def test_the_demonstration_sends_long_requests_and_an_urgent_one(
     assert asked["long request 1"].priority == "low"
     for prompt in asked:
         server.finish(prompt)
+
+
+def test_the_grid_the_timeline_and_their_dialogs_have_no_violations(
+    page: Page, server: Server, view: str
+) -> None:
+    opened(page, server.url)
+    make(page, server, "one")
+    server.share("one", 3, 2)
+    page.click("#tab-timeline-panel")
+    page.click("#timeline-text summary")
+    assert not violations(page)
+    page.click("#tab-grid-panel")
+    page.fill("#grid-x-values", "1-2")
+    page.click("#grid-make")
+    expect(page.locator(".cell")).to_have_count(2)
+    assert not violations(page)
+    for button in ("#open-keys", "#open-prompts"):
+        page.click(button)
+        assert not violations(page)
+        page.keyboard.press("Escape")
+    page.click("#grid-cancel")
+    server.finish("one")

@@ -236,7 +236,7 @@ function drawGrid() {
     const { x, y } = grid;
     const corner = h("td", {}, h("small", {}, x.label, y.name ? h("br") : "", y.label));
     const head = h("tr", {}, corner, ...x.values.map((value) => h("th", { scope: "col" }, value)));
-    const rows = y.values.map((value, i) => h("tr", {}, h("th", { scope: "row" }, value), ...x.values.map((_, j) => h("td", { className: "cell" }, h("div", { className: "inside" })))));
+    const rows = y.values.map((value, i) => h("tr", {}, value ? h("th", { scope: "row" }, value) : h("td", {}), ...x.values.map((_, j) => h("td", { className: "cell" }, h("div", { className: "inside" })))));
     gridTable.replaceChildren(h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));
   }
   showCells();
