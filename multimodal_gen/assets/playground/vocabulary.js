@@ -50,8 +50,10 @@ async function lookUp() {
   try { await vocabularyOf(model.name); } catch { return; }  // a help, not a need
   showUnknown();
 }
-$("prompt").addEventListener("input", () => { clearTimeout(unknownTimer); $("marks").replaceChildren(); unknownTimer = setTimeout(lookUp, 300); });
-$("prompt").addEventListener("blur", () => { if ($("prompt").value) lookUp(); });
+// Later also when the field is left: what appears must not move a button while it is pressed.
+function lookUpSoon() { clearTimeout(unknownTimer); unknownTimer = setTimeout(lookUp, 350); }
+$("prompt").addEventListener("input", () => { $("marks").replaceChildren(); lookUpSoon(); });
+$("prompt").addEventListener("blur", lookUpSoon);
 $("prompt").addEventListener("scroll", () => { $("marks").scrollTop = $("prompt").scrollTop; });
 hear("model", lookUp);
 
