@@ -31,8 +31,8 @@ def test_the_wheel_holds_the_bundled_model(wheel: Path, bundled_model: Path) -> 
 
 def test_the_wheel_holds_the_page(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
-    for part in (ROOT / "multimodal_gen/assets/playground").iterdir():
-        assert f"multimodal_gen/assets/playground/{part.name}" in packed
+    for part in (ROOT / "multimodal_gen/assets/playground").rglob("*.*"):
+        assert part.relative_to(ROOT).as_posix() in packed
 
 
 def test_the_wheel_holds_types_and_licences(wheel: Path) -> None:

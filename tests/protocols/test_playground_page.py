@@ -262,7 +262,7 @@ def test_no_two_scripts_declare_the_same_name() -> None:
     )
     names = Counter(
         name
-        for script in FOLDER.glob("*.js")
+        for script in FOLDER.rglob("*.js")
         for match in declared.finditer(script.read_text("utf-8"))
         for name in re.findall(r"\w+", match[1] or match[2])
     )

@@ -15,7 +15,7 @@ from multimodal_gen.entrypoints.http.ops.playground import number_of
 from multimodal_gen.launch.model_path import BUNDLED_MODEL
 
 FOLDER = Path(str(resources.files("multimodal_gen") / "assets" / "playground"))
-SCRIPTS = sorted(FOLDER.glob("*.js"))
+SCRIPTS = sorted(FOLDER.rglob("*.js"))
 CHINESE: dict[str, str] = json.loads((FOLDER / "chinese.json").read_text("utf-8"))
 NAMES = {"API", "LoRA", "LoRAs", "Lanczos", "multimodal_gen"}
 """Words that are the same in every language."""

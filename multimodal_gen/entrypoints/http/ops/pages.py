@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from importlib import resources
 
-_STYLE = re.compile(r'<link rel="stylesheet" href="([\w.-]+)">')
-_SCRIPT = re.compile(r'<script src="([\w.-]+)"></script>')
+_STYLE = re.compile(r'<link rel="stylesheet" href="([\w./-]+)">')
+_SCRIPT = re.compile(r'<script src="([\w./-]+)"></script>')
 _SPARE = re.compile(r"^(?:[ \t]*//.*\n|[ \t]+|\n)|  // [^\"'`\n]*$", re.MULTILINE)
 """Indentation, empty lines, and comments at the end of lines or on lines of their own."""
 _SPARE_IN_STYLE = re.compile(r"(?<=[{};:,>])\s+|\s+(?=[{}>])|/\*.*?\*/")

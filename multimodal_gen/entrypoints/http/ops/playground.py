@@ -91,7 +91,7 @@ def playground_routes(service: Service, ring: KeyRing) -> APIRouter:
 
 
 def _add_file(routes: APIRouter, name: str, kind: str) -> None:
-    content = (resources.files("multimodal_gen") / "assets/playground" / name).read_bytes()
+    content = (resources.files("multimodal_gen") / "assets/playground/app" / name).read_bytes()
     headers = {"cache-control": "max-age=86400", "x-content-type-options": "nosniff"}
 
     @routes.get(f"/playground/{name}", include_in_schema=False)
