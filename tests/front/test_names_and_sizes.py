@@ -20,9 +20,9 @@ TOO_LONG: frozenset[str] = frozenset()
 TOO_FULL: frozenset[str] = frozenset()
 
 
-def modules() -> Iterator[tuple[str, str]]:
+def modules(kind: str = "py") -> Iterator[tuple[str, str]]:
     """Paths in the package, and their text."""
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob(f"*.{kind}")):
         yield path.relative_to(PACKAGE).as_posix(), path.read_text()
 
 
@@ -49,12 +49,13 @@ def test_no_name_of_a_public_type_means_two_things() -> None:
 
 
 def test_no_file_is_too_long() -> None:
-    lengths = {path: len(text.splitlines()) for path, text in modules()}
+    files = (*modules(), *modules("js"), *modules("css"))
+    lengths = {path: len(text.splitlines()) for path, text in files}
     assert {path for path, length in lengths.items() if length > MAX_LINES} == TOO_LONG
 
 
 def test_no_folder_is_too_full() -> None:
-    homes = [path.rpartition("/") for path, _ in modules()]
+    homes = [path.rpartition("/") for path, _ in (*modules(), *modules("js"))]
     counts = Counter(folder for folder, _, name in homes if name != "__init__.py")
     full = {folder for folder, count in counts.items() if count > MAX_MODULES}
     assert full - ONE_FILE_A_FAMILY == TOO_FULL
