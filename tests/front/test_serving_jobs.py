@@ -315,6 +315,25 @@ def test_a_failure_is_kept_with_its_reason(tmp_path: Path) -> None:
     run_jobs(tmp_path, test)
 
 
+@pytest.mark.parametrize("broken", ["render", "_completed"])
+def test_a_job_whose_result_cannot_be_recorded_fails(
+    tmp_path: Path, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a fault of ours")
+
+    async def test(server: JobService) -> None:
+        monkeypatch.setattr(server.jobs._runner, broken, fail)
+        record = await server.submit("a")
+        server.engine.finish("a")
+        failed = await server.jobs.finished(record.id, ANNE)
+        assert failed.status == "failed"
+        assert failed.error is not None
+        assert failed.error.message == "the result could not be saved: ValueError: a fault of ours"
+
+    run_jobs(tmp_path, test)
+
+
 def test_what_finds_no_room_is_not_kept(tmp_path: Path) -> None:
     async def test(server: JobService) -> None:
         await server.submit("a")

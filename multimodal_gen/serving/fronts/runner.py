@@ -164,11 +164,11 @@ class JobRunner:
             outputs = await task.wait()
             files = await asyncio.to_thread(self.render, record, outputs)
             await self._save(record, files)
+            return self._completed(record, outputs, files, started_at)
         except Exception as error:
             if isinstance(error, _PASSING) and self.service.stopping:
                 return None
             return self.end_of(_ours(error), cancelled=task.status == "cancelled")
-        return self._completed(record, outputs, files, started_at)
 
     def _completed(
         self,
