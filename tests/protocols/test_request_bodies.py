@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gc
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -92,6 +93,9 @@ def in_form(name: str, value: str, charset: str = "") -> dict[str, Any]:
         ("/queue", {"delete": [HALF]}, "delete.0"),
         ("/history", {"delete": [HALF]}, "delete.0"),
         ("/interrupt", {"prompt_id": HALF}, "prompt_id"),
+        ("/v1/jobs/zip", {"outputs": [{"job": HALF}]}, "outputs.0.job"),
+        ("/v1/jobs/zip", {"outputs": [{"job": "a", "index": HUGE}]}, "outputs.0.index"),
+        ("/count_tokens", {"prompt": HALF}, "prompt"),
     ],
 )
 def test_what_can_not_be_encoded_or_counted_is_refused_with_the_name_of_its_field(
@@ -221,6 +225,25 @@ def test_the_number_of_values_is_limited_in_every_spelling_of_json(app: FastAPI,
     body = b'{"prompt": "a", "x": [' + b"1," * json_body.MAX_VALUES + b"1]}"
     for kind in ("application/json", "Application/JSON; charset=utf-8", "application/x+json"):
         assert posted(app, path, body, kind).status_code == 413
+
+
+def test_every_route_that_takes_json_limits_what_it_parses(app: FastAPI) -> None:
+    paths = ask(app, "GET", "/openapi.json").json()["paths"]
+    taking = [
+        (method, path)
+        for path, methods in paths.items()
+        for method, route in methods.items()
+        if "application/json" in route.get("requestBody", {}).get("content", {})
+    ]
+    assert {"/v1/jobs/zip", "/count_tokens", TXT2IMG, IMAGES} <= {path for _, path in taking}
+    headers = {"content-type": "application/json"}
+    alone = json.dumps({"x": HALF}).encode()
+    many = b'{"x": [' + b"1," * json_body.MAX_VALUES + b"1]}"
+    for method, path in taking:
+        url = re.sub(r"{\w+}", "0", path)
+        half = ask(app, method, url, content=alone, headers=headers)
+        assert (half.status_code, "valid Unicode" in half.text) == (400, True), path
+        assert ask(app, method, url, content=many, headers=headers).status_code == 413, path
 
 
 @pytest.mark.parametrize("path", [IMAGES, "/hf", TXT2IMG, "/prompt"])

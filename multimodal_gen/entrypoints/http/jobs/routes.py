@@ -20,6 +20,7 @@ from multimodal_gen.entrypoints.http.openai.job_objects import (
 from multimodal_gen.entrypoints.http.openai.streaming import EventStream
 from multimodal_gen.entrypoints.http.transport.errors import documented
 from multimodal_gen.entrypoints.http.transport.owners import owner_of
+from multimodal_gen.entrypoints.http.transport.parsed_route import ParsedRoute
 from multimodal_gen.serving.jobs import Jobs
 from multimodal_gen.serving.records import JobKind, JobRecord, JobSearch, PageOrder
 from multimodal_gen.serving.service import Service
@@ -30,7 +31,7 @@ MAX_SEARCH = 1000
 
 def job_routes(service: Service, jobs: Jobs) -> APIRouter:
     """Routes for jobs of /v1/videos, and of /v1/images in the background."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=ParsedRoute)
     started_tasks = StartedTasks()
     service.observers.append(started_tasks)
     jobs.on_started(started_tasks.started)

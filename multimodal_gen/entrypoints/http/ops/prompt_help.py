@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from multimodal_gen.checkpoints.prompts.examples import Examples, read_examples
 from multimodal_gen.checkpoints.prompts.tokens import CountedPrompt, prompt_counters
 from multimodal_gen.entrypoints.http.transport.errors import documented
+from multimodal_gen.entrypoints.http.transport.parsed_route import ParsedRoute
 from multimodal_gen.errors import InvalidCheckpoint, NotFound
 from multimodal_gen.launch.model_path import BUNDLED_MODEL, locate
 from multimodal_gen.messages.model_info import ModelInfo
@@ -46,7 +47,7 @@ class TokenCount(BaseModel):
 
 def prompt_help_routes(service: Service) -> APIRouter:
     """Create the routes of the words that a model knows, and of a prompt's tokens."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=ParsedRoute)
 
     @routes.get(
         "/model_info/known_words",
