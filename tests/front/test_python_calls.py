@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import cast
 
@@ -14,6 +14,7 @@ from multimodal_gen.client.scheduler_client import SchedulerClient
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.python.calls import generate_one, run_all, stream_one
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
+from multimodal_gen.entrypoints.python.loop_thread import LoopThread
 from multimodal_gen.errors import EngineDied, OutOfMemory, QueueFull
 
 TWO = SamplingParams(prompt="a", num_outputs_per_prompt=2, num_inference_steps=10, seed=5)
@@ -101,3 +102,33 @@ def test_of_a_list_what_finds_the_queue_full_is_submitted_again() -> None:
         assert isinstance(result, GenerationResult)
 
     run(test)
+
+
+def test_a_stream_that_is_open_at_the_end_is_closed_in_order(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    left: list[str] = []
+
+    async def inner() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            await asyncio.sleep(0)
+            left.append("inner")
+
+    async def outer() -> AsyncGenerator[int, None]:
+        async with aclosing(inner()) as numbers:
+            async for number in numbers:
+                yield number
+        left.append("outer")
+
+    async def first(stream: AsyncGenerator[int, None]) -> int:
+        return await anext(stream)
+
+    loop, stream = LoopThread("test"), outer()
+    loop.hold(stream)
+    assert loop.run(first(stream)) == 1
+    loop.close()
+    assert left == ["inner"]
+    assert not caplog.records

@@ -332,10 +332,12 @@ def _blocking(
     async def leave() -> None:
         await events.aclose()
 
+    loop.hold(events)
     try:
         while (event := loop.run(following())) is not None:
             yield noted(event)
     finally:
+        loop.drop(events)
         # Not waited for: an abandoned iterator can be collected in any thread, even the loop's own.
         with suppress(EngineNotReady):
             loop.start(leave())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from multimodal_gen.client.own_process import OwnProcess
@@ -23,6 +24,7 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self._process = OwnProcess()
         self._started = threading.Event()
+        self._streams: set[AsyncGenerator[Any, None]] = set()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._main()), name=name, daemon=True
         )
@@ -58,6 +60,15 @@ class LoopThread:
             coroutine.close()
             raise
 
+    def hold(self, stream: AsyncGenerator[Any, None]) -> None:
+        """Close a stream with the loop, unless it is dropped before. Left to asyncio, which closes
+        all generators at once, it would find those inside of it closing already, and say so."""
+        self._streams.add(stream)
+
+    def drop(self, stream: AsyncGenerator[Any, None]) -> None:
+        """Leave a stream to its holder."""
+        self._streams.discard(stream)
+
     def close(self) -> None:
         """Stop the loop once its work has ended."""
         if self._thread.is_alive():
@@ -72,3 +83,6 @@ class LoopThread:
         await self._closing.wait()
         running = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*running, return_exceptions=True)
+        for stream in tuple(self._streams):
+            with suppress(EngineNotReady):
+                await stream.aclose()
