@@ -60,7 +60,7 @@ def model_specs(
 def _options(name: str, text: str) -> dict[str, Any]:
     try:
         options = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise InvalidRequest("model", text, f"{name}: {error}") from error
     return {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
 

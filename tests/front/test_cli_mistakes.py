@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from multimodal_gen.entrypoints.cli.main import app, main
 from multimodal_gen.entrypoints.cli.options.option_owners import ELSEWHERE, OptionOwners
@@ -32,6 +33,8 @@ MISTAKES: list[tuple[str, str]] = [
     ("generate --prompt-path cells.csv", "'cells.csv:3': must have 2 cells"),
     ("generate --prompt-path typo.jsonl", "'typo.jsonl:1': seeed=3: "),
     ("generate --prompt-path broken.json", "'broken.json': is not valid JSON"),
+    ("generate --prompt-path deep.json", "'deep.json': is not valid JSON"),
+    ("generate --prompt-path deep.jsonl", "'deep.jsonl:1': is not valid JSON"),
     # numbers
     ("generate a -W 70", "-W/--width=70: must be a multiple of 16; 64 or 80 are the nearest"),
     ("generate a -H 1e3", "-H/--height='1e3': must be a whole number"),
@@ -70,6 +73,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("generate --from none.png", "--from='none.png': can't be read: No such file"),
     ("generate --from p.txt", "--from='p.txt': must be a PNG, JPEG, WebP, GIF or MP4"),
     ("generate --from photo.png", "--from='photo.png': has no settings in its metadata"),
+    ("generate --from endless.png", "'1e400' is not a whole number"),
     ("info p.txt", "must be a PNG, JPEG, WebP, GIF or MP4"),
     ("info", "name an image or a video, as in `info heart.png`"),
     # outputs
@@ -79,6 +83,7 @@ MISTAKES: list[tuple[str, str]] = [
     ("generate a -o /proc/a.png", "/proc is not a writable folder"),
     ("generate a -o {sed}.png", "{sed} is unknown; use {prompt}, {seed} and {index}"),
     ("generate a -o {prompt.png", "is not a template: "),
+    ("generate a -o {index:>99999999999}.png", "is not a template: a name would be too long"),
     ("generate a -n 2 -o -", "takes one image, not 2"),
     ("generate a -o a.mp4", "a picture must end in .png, "),
     # options
@@ -102,6 +107,8 @@ FILES = {
     "cells.csv": "prompt,seed\na,1\na, dog, 7\n",
     "typo.jsonl": '{"prompt": "a", "seeed": 3}',
     "broken.json": '["a", ',
+    "deep.json": "[" * 100_000,
+    "deep.jsonl": "[" * 100_000,
     "d/damaged.safetensors": "no weights",
 }
 
@@ -121,6 +128,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in FILES.items():
         Path(name).write_text(text)
     Image.new("RGB", (32, 32)).save("photo.png")
+    info = PngInfo()
+    info.add_text("parameters", "a dog\nSteps: 1e400, Seed: inf, Size: 96x96")
+    Image.new("RGB", (32, 32)).save("endless.png", pnginfo=info)
 
 
 def words(line: str) -> list[str]:

@@ -19,8 +19,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from multimodal_gen.client.request_handle import RequestHandle
+from multimodal_gen.configs.control.choice import ControlChoice
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.entrypoints.cli.main import main
+from multimodal_gen.entrypoints.cli.prompts.origin import origin_of
 from multimodal_gen.entrypoints.cli.prompts.reading import read_prompts
 from multimodal_gen.entrypoints.cli.running.outputs import slug
 from multimodal_gen.entrypoints.python import diffusion_generator
@@ -220,10 +222,11 @@ def made(name: str, **given: Any) -> None:
     Path(name).write_bytes(encode_image(np.zeros((8, 8, 3), np.uint8), suffix, recipe))  # type: ignore[arg-type]
 
 
-def foreign(name: str) -> None:
+def foreign(name: str, seed: int = 9, model: str = "other") -> None:
     """Write a file of another program."""
     info = PngInfo()
-    settings = "Steps: 3, Sampler: Euler, CFG scale: 1.5, Seed: 9, Size: 32x48, Model: other"
+    settings = f"Steps: 3, Sampler: Euler, CFG scale: 1.5, Seed: {seed}, Size: 32x48"
+    settings += f", Model: {model}"
     info.add_text("parameters", f"a dog <lora:ink:0.5>\nNegative prompt: blue\n{settings}")
     Image.new("RGB", (8, 8)).save(name, pnginfo=info)
 
@@ -246,6 +249,38 @@ def test_what_a_file_was_made_from_must_be_given_again(
     Image.new("RGB", (32, 48)).save("photo.png")
     assert generate("--from", "a.png", "--image-path=photo.png", "--mask-path=photo.png") == 0
     assert engine.made[0].strength == 0.5
+
+
+def test_a_file_that_names_files_does_not_have_them_read(engine: Quick) -> None:
+    Image.new("RGB", (32, 48)).save("secret.png")
+    control = (ControlChoice("edges", image="secret.png"),)
+    made("a.png", image_path="secret.png", mask_path="secret.png", control=control)
+    origin = origin_of("from", "a.png")
+    assert origin is not None
+    params = origin.params()
+    assert (params.image_path, params.mask_path, params.control[0].image) == (None, None, None)
+    made("b.png", image_path="secret.png")
+    assert generate("--from", "b.png") == 0
+    assert engine.made[0].image_path is None
+
+
+def test_each_seed_of_another_program_is_taken_exactly(engine: Quick) -> None:
+    foreign("a.png", seed=2**53 + 1)
+    origin = origin_of("from", "a.png")
+    assert origin is not None
+    assert origin.params().seed == 2**53 + 1
+
+
+def test_a_terminal_obeys_nothing_in_a_file(
+    engine: Quick, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign("a.png", model="\x1b[2Jother")
+    assert main(["info", "a.png"]) == 0
+    assert r"\x1b[2Jother" in capsys.readouterr().out
+    recipe = Recipe(SamplingParams(prompt="a dog"), "\x1b]0;other\x07")
+    Path("b.png").write_bytes(encode_image(np.zeros((8, 8, 3), np.uint8), "png", recipe))
+    assert generate("--from", "b.png") == 2
+    assert r"(\x1b]0;other\x07)" in capsys.readouterr().err
 
 
 def test_settings_of_another_model_name_it(

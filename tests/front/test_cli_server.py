@@ -133,6 +133,20 @@ def test_a_server_gets_its_key_from_the_environment_or_a_file(
     assert main(["generate", "a dog", *SMALL, "--server", locked]) == 0
 
 
+@pytest.mark.parametrize("key", ["\u043a\u043b\u044e\u0447", "secret-1\nsecret-2"])
+def test_a_variable_that_holds_no_key_is_named_and_not_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    line = said(capsys, 2, "--server", "http://127.0.0.1:1")
+    assert f"{KEY_VARIABLE}='…': must hold one key" in line
+    assert key.split()[0] not in line
+
+
+def test_the_password_in_a_url_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "swordfish" not in said(capsys, 1, "--server", "http://me:swordfish@127.0.0.1:1")
+
+
 def test_a_server_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with serving(app_over(Together())) as url:  # type: ignore[arg-type]
         pass

@@ -23,7 +23,7 @@ from multimodal_gen.entrypoints.cli.options.config_file import ConfigFile
 from multimodal_gen.entrypoints.cli.options.help_layout import WHOLE, HelpLayout
 from multimodal_gen.entrypoints.cli.options.hyphens import with_hyphens_as_values
 from multimodal_gen.entrypoints.cli.options.option_owners import OptionOwners
-from multimodal_gen.entrypoints.cli.text_output import may_be_closed
+from multimodal_gen.entrypoints.cli.text_output import may_be_closed, printable
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError
 from multimodal_gen.version import __version__
 
@@ -154,7 +154,7 @@ def _sentence(error: CycloptsError) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    shown = _one_line(message).encode(errors="backslashreplace").decode()
+    shown = printable(_one_line(message)).encode(errors="backslashreplace").decode()
     print(f"{NAME}: {shown}", file=sys.stderr)
     return status
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 _STEP = 1000
 _SHORT = 100
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -34,6 +36,11 @@ def scaled(number: float, units: Sequence[str], digits: int = 1) -> str:
         unit += 1
     text = f"{number:.{digits}f}" if unit and number < _SHORT else f"{number:.0f}"
     return f"{text} {units[unit]}".rstrip()
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would obey: the text may be of a file that anybody has made."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
+from multimodal_gen.entrypoints.cli.text_output import printable
+
 if TYPE_CHECKING:
     from multimodal_gen.entrypoints.cli.prompts.origin import Origin
 
@@ -40,7 +42,8 @@ def info(
         shown = described[0] if len(files) == 1 else described
         print(to_json.dumps(shown, indent=2, ensure_ascii=False))
     else:
-        print("\n\n".join(_text(file, origin) for file, origin in origins if origin))
+        texts = [_text(file, origin) for file, origin in origins if origin]
+        print("\n\n".join(texts), end="\n" if texts else "")
     nothing = [file for file, origin in origins if origin is None]
     for file in nothing:
         print(f"multimodal-gen: {file}: has no settings in its metadata", file=sys.stderr)
@@ -66,7 +69,9 @@ def _text(file: str, origin: Origin) -> str:
     if origin.pictures:
         rows["made from"] = ", ".join(origin.pictures)
     width = max(map(len, rows))
-    lines = [f"  {name:<{width}}  {_shown(value)}" for name, value in rows.items() if value != ""]
+    lines = [
+        f"  {_shown(name):<{width}}  {_shown(value)}" for name, value in rows.items() if value != ""
+    ]
     return "\n".join([file, *lines])
 
 
@@ -86,4 +91,5 @@ def _program(origin: Origin) -> str:
 
 def _shown(value: Any) -> str:
     values = value if isinstance(value, tuple | list) else (value,)
-    return " ".join(", ".join(map(str, values)).splitlines())
+    line = " ".join(", ".join(map(str, values)).splitlines())
+    return printable(line)

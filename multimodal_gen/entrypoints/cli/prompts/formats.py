@@ -15,6 +15,8 @@ from multimodal_gen.errors import InvalidRequest
 
 COMMENT = "#"
 _SHOWN = 60
+_NO_JSON = (msgspec.DecodeError, RecursionError)
+"""What the parser raises; the second for a text that is nested too deep."""
 
 
 class PromptEntry(NamedTuple):
@@ -44,7 +46,7 @@ def json_lines(text: str, name: str) -> Iterator[PromptEntry]:
     for place, line in _lines(text, name):
         try:
             yield PromptEntry(place, msgspec.json.decode(line))
-        except msgspec.DecodeError as error:
+        except _NO_JSON as error:
             raise InvalidRequest(_FIELD, place, f"is not valid JSON: {error}") from error
 
 
@@ -52,7 +54,7 @@ def json_list(text: str, name: str) -> Iterator[PromptEntry]:
     """A list of prompts and objects of parameters, or one of these."""
     try:
         given = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except _NO_JSON as error:
         raise InvalidRequest(_FIELD, name, f"is not valid JSON: {error}") from error
     for number, each in enumerate(given if isinstance(given, list) else [given], 1):
         yield PromptEntry(f"{name}[{number}]", each)
@@ -105,7 +107,7 @@ def format_seen(text: str) -> Format:
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except _NO_JSON:
         return False
     return True
 

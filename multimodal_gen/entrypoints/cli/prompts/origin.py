@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from multimodal_gen.configs.lora.choice import LoraChoice
@@ -48,7 +48,7 @@ class Origin:
     def params(self, schedulers: Sequence[str] = ()) -> SamplingParams:
         """The settings as parameters; `schedulers` are those of the model that will use them."""
         if self.recipe is not None:
-            return self.recipe.params
+            return _without_files(self.recipe.params)
         return SamplingParams(**_translated(self.settings, schedulers))
 
     @property
@@ -95,6 +95,16 @@ def missing_pictures(origin: Origin, params: SamplingParams) -> list[str]:
     return [_PICTURES[name] for name in needed if name in given and not given[name]]
 
 
+_FILES = ("image_path", "last_image_path", "mask_path", "video_path")
+
+
+def _without_files(params: SamplingParams) -> SamplingParams:
+    """What we write names no files. Those that another program wrote there would be read without
+    having been asked for."""
+    controls = tuple(replace(each, image=None) for each in params.control)
+    return params.updated(**dict.fromkeys(_FILES), control=controls)
+
+
 def _ours(recipe: Recipe) -> Origin:
     changed = {
         field.name: value
@@ -112,6 +122,19 @@ def _foreign(text: str) -> Origin | None:
     return Origin("AUTOMATIC1111", parsed, model, version)
 
 
+def _number(text: str, kind: type) -> int | float:
+    """Whole ones exactly: a float has no room for each seed. Raises ValueError."""
+    if kind is not int:
+        return float(text)
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+    if not number.is_integer():  # infinity isn't, either
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(number)
+
+
 def _translated(settings: Mapping[str, str], schedulers: Sequence[str]) -> dict[str, Any]:
     prompt = settings.get("Prompt", "")
     loras = [LoraChoice(name, float(scale or 1)) for name, scale in _LORA.findall(prompt)]
@@ -120,7 +143,7 @@ def _translated(settings: Mapping[str, str], schedulers: Sequence[str]) -> dict[
         found["negative_prompt"] = negative
     for key, (name, kind) in _NUMBERS.items():
         if key in settings:
-            found[name] = kind(float(settings[key]))
+            found[name] = _number(settings[key], kind)
     sampler = settings.get("Sampler", "")
     fitting = (name for name in SOLVERS if a1111_name(name) == sampler and name in schedulers)
     return found | {"scheduler": next(fitting, None)}

@@ -12,6 +12,7 @@ from multimodal_gen.entrypoints.cli.options.request_flags import RequestFlags
 from multimodal_gen.entrypoints.cli.prompts.origin import Origin, missing_pictures, origin_of
 from multimodal_gen.entrypoints.cli.prompts.reading import read_prompts, with_images, with_masks
 from multimodal_gen.entrypoints.cli.prompts.standard_streams import read_standard_input
+from multimodal_gen.entrypoints.cli.text_output import printable
 from multimodal_gen.errors import InvalidRequest
 from multimodal_gen.messages.model_info import ModelInfo
 
@@ -81,7 +82,7 @@ def _settings(origin: Origin, made: str | None, model: ModelInfo | None) -> Samp
         allowed = f"was made with another model ({origin.model}); --model-path names it"
         if origin.recipe is not None:
             raise InvalidRequest("from", made, allowed)
-        print(f"multimodal-gen: warning: {made} {allowed}", file=sys.stderr)
+        print(printable(f"multimodal-gen: warning: {made} {allowed}"), file=sys.stderr)
     return params
 
 

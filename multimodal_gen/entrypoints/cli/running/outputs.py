@@ -163,8 +163,9 @@ def _filled(path: str, prompt: str, seed: int, index: int) -> str:
         unknown = [name for name in _names_in(path) if name not in _FIELDS]
         if not unknown:
             return path.format(**values)
-    except (ValueError, IndexError, KeyError, AttributeError) as error:
-        raise InvalidRequest(FIELD, path, f"is not a template: {error}; {_ALLOWED}") from error
+    except (ValueError, LookupError, AttributeError, OverflowError, MemoryError) as error:
+        reason = str(error) or "a name would be too long"
+        raise InvalidRequest(FIELD, path, f"is not a template: {reason}; {_ALLOWED}") from error
     raise InvalidRequest(FIELD, path, f"{{{unknown[0]}}} is unknown; {_ALLOWED}")
 
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from multimodal_gen.configs.redacted_url import redacted
 from multimodal_gen.configs.user_path import user_path
 from multimodal_gen.errors import InvalidRequest, MultimodalGenError, QueueFull, from_wire
 
@@ -25,7 +26,8 @@ class ServerConnection:
     """A server's address and key. Used inside `async with`, except for `read`."""
 
     def __init__(self, url: str, key: str | None) -> None:
-        self.url = url
+        self.url = redacted(url)
+        """As it may be shown."""
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self._options: dict[str, Any] = {
             "base_url": url,
@@ -145,18 +147,25 @@ def server_url(given: str) -> str:
 
 
 def _no_url(given: str) -> InvalidRequest:
-    return InvalidRequest("server", given, "must be a URL such as http://127.0.0.1:30000")
+    return InvalidRequest("server", redacted(given), "must be a URL such as http://127.0.0.1:30000")
 
 
 def api_key(file: str | None) -> str | None:
     """The key in a file, or in the environment. Raises InvalidRequest."""
     if file is None:
-        return os.environ.get(KEY_VARIABLE) or None
+        key = os.environ.get(KEY_VARIABLE, "").strip()
+        if key and not _is_key(key):
+            raise InvalidRequest(KEY_VARIABLE, "…", "must hold one key, of ASCII characters")
+        return key or None
     try:
         key = user_path(file).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise InvalidRequest("server_key_file", file, f"can't be read: {reason}") from error
-    if not key or not key.isascii() or len(key.split()) != 1:
+    if not _is_key(key):
         raise InvalidRequest("server_key_file", file, "must hold one key")
     return key
+
+
+def _is_key(text: str) -> bool:
+    return text.isascii() and text.isprintable() and len(text.split()) == 1
