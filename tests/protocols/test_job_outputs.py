@@ -119,6 +119,7 @@ def test_results_are_packed_under_their_own_names(server: Server) -> None:
     assert reply.headers["content-type"] == "application/zip"
     archive = zipfile.ZipFile(io.BytesIO(reply.content))
     assert archive.testzip() is None
+    assert all(entry.date_time[0] > 1980 for entry in archive.infolist())
     stem = "ein-apfel-größer"
     assert archive.namelist() == [f"{stem}-8.png", f"{stem}-7.png", f"{stem}-7-2.png"]
     assert one["outputs"][1]["file_name"] == f"{stem}-8.png"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -33,12 +34,16 @@ def zipped(files: Iterable[tuple[str, IO[bytes]]]) -> Iterator[bytes]:
     pipe = _Pipe()
     with zipfile.ZipFile(cast("IO[bytes]", pipe), "w") as archive:
         for name, file in files:
-            with file, archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as member:
+            with file, archive.open(_entry(name), "w", force_zip64=True) as member:
                 while chunk := file.read(_CHUNK):
                     member.write(chunk)
                     yield pipe.take()
             yield pipe.take()
     yield pipe.take()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    return zipfile.ZipInfo(name, time.localtime()[:6])
 
 
 def without_doubles(names: Iterable[str]) -> Iterator[str]:
