@@ -68,7 +68,10 @@ def table(text: str, name: str) -> Iterator[PromptEntry]:
         columns = [name.strip() for name in reader.fieldnames or ()]
         if "prompt" not in columns:
             shown = ", ".join(columns)[:_SHOWN]
-            allowed = f"the first line must name parameters, one of them prompt, not {shown!r}"
+            allowed = (
+                "the first line must name parameters, one of them prompt, with commas between them,"
+                f" not {shown!r}"
+            )
             raise InvalidRequest(_FIELD, name, allowed)
         for row in reader:
             place = f"{name}:{reader.line_num}"
