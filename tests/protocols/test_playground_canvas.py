@@ -165,6 +165,8 @@ def test_a_rectangle_is_dragged(page: Page, server: Server) -> None:
 def test_a_picture_is_extended_with_the_colours_of_its_edges(page: Page, server: Server) -> None:
     edited(page, server)
     page.keyboard.press("x")
+    for label in page.locator("#extend-options label").all():
+        assert label.evaluate("each => each.scrollWidth <= each.clientWidth")
     page.fill("#extend-left", "10")  # to 16, so that the width is a multiple
     page.fill("#extend-bottom", "16")
     page.keyboard.press("Enter")
@@ -321,6 +323,6 @@ def test_a_dot_on_a_large_picture_is_not_lost(page: Page, server: Server) -> Non
     page.focus("#board")
     page.keyboard.press(" ")
     page.keyboard.press(" ")
-    expect(page.locator("#painting-told")).to_contain_text("1 % of the picture")
+    expect(page.locator("#painting-told")).to_contain_text("1% of the picture")
     _, mask = sent(page, server)
     assert 0 < (mask > 0).sum() < 20

@@ -67,7 +67,7 @@ def test_words_that_the_model_does_not_know_are_marked_while_typing(
     page.locator("#prompt").press_sequentially("two rockets beside a quizzle and a 'piz")
     expect(page.locator("#marks mark")).to_have_text(["quizzle"])
     expect(page.locator("#unknown-words")).to_have_text(
-        "It doesn't know: quizzle. A red question mark means: a word it doesn't know."
+        "The model doesn't know: quizzle. A red question mark means: a word it doesn't know."
     )
     assert not violations(page)
     for edge in ("top", "left", "width"):

@@ -87,7 +87,7 @@ def test_prompts_are_searched(page: Page, server: Server, view: str) -> None:
     assert shown(page) == ["a red car"]
     page.fill("#finder-words", "nothing like it")
     expect(page.locator(TILES)).to_have_count(0)
-    expect(page.locator("#gallery-hint")).to_have_text("Nothing is found.")
+    expect(page.locator("#gallery-hint")).to_have_text("Nothing found.")
     page.fill("#finder-words", "")
     expect(page.locator(TILES)).to_have_count(3)
     page.select_option("#finder-order", "asc")
@@ -356,7 +356,7 @@ def test_what_goes_next_is_said_in_time(page: Page, server: Server, view: str) -
     results: Any = server.jobs.results
     results._quota = server.jobs.shelf.use(server_owner()).used
     page.reload()
-    expect(page.locator("#space-notice")).to_contain_text("100 % full")
+    expect(page.locator("#space-notice")).to_contain_text("100% full")
     expect(tile(page, "a tree").locator(".goes")).to_be_visible()
     expect(page.locator(".goes")).to_have_count(1)
     assert not violations(page)

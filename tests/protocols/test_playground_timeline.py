@@ -51,6 +51,8 @@ def test_the_demonstration_sends_long_requests_and_an_urgent_one(
 ) -> None:
     opened(page, server.url)
     page.click("#tab-timeline-panel")
+    for button in page.locator("#timeline-panel .tools button:visible").all():
+        assert button.evaluate("each => each.scrollWidth <= each.clientWidth")
     page.click("#timeline-demo")
     assert server.has("urgent request")
     asked = {req.params.prompt: req.params for req in server.engine.alive.values()}

@@ -49,7 +49,7 @@ hear("painting", showPainting);
 
 function paintedWords(part) {
   if (part === 0) return isExtended() ? "" : t("Paint what should change. Nothing is painted yet.");
-  return t("{percent} % of the picture is painted and will be made anew; the rest stays as it is.", { percent: Math.max(1, Math.round(100 * part)) });
+  return t("{percent}% of the picture is painted and will be made anew; the rest stays as it is.", { percent: Math.max(1, Math.round(100 * part)) });
 }
 
 function extendedWords() {

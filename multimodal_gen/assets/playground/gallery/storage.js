@@ -8,7 +8,7 @@ async function askSpace() {
   shelf.next = new Set(space.next.map(({ job, index }) => `${job}:${index}`));
   const percent = Math.min(100, Math.round((100 * space.used_bytes) / Math.max(1, space.quota_bytes)));
   $("space-notice").hidden = !space.nearly_full;
-  $("space-notice").firstElementChild.textContent = t("The space for results is {percent} % full. When it is needed, those with a clock go next; starred ones stay longest.", { percent });
+  $("space-notice").firstElementChild.textContent = t("The space for results is {percent}% full. When it is needed, those with a clock go next; starred ones stay longest.", { percent });
   tellHint();
   decorateAll();
 }
@@ -23,7 +23,7 @@ function inBytes(bytes) {
 function tellHint() {
   const used = space && space.used_bytes ? t("{used} of {quota} used", { used: inBytes(space.used_bytes), quota: inBytes(space.quota_bytes) }) : "";
   const kept = space && space.expires_after_s !== null ? t("kept for {time}", { time: span(space.expires_after_s) }) : "";
-  const nothing = isSearching() ? t("Nothing is found.") : t("Nothing yet.");
+  const nothing = isSearching() ? t("Nothing found.") : t("Nothing yet.");
   const parts = shelf.items.length ? [used, kept] : [nothing];
   $("gallery-hint").textContent = parts.filter(Boolean).join(" · ");
 }

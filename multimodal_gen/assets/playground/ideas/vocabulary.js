@@ -38,7 +38,7 @@ function showUnknown() {
   const listed = [...new Set(unknown.map(([word]) => word))].join(", ");
   if (listed === unknownTold) return;
   unknownTold = listed;
-  $("unknown-words").textContent = listed && `${t("It doesn't know: {words}.", { words: listed })} ${t(vocabulary.unknown)}`;
+  $("unknown-words").textContent = listed && `${t("The model doesn't know: {words}.", { words: listed })} ${t(vocabulary.unknown)}`;
 }
 
 let unknownTimer = 0;
