@@ -116,7 +116,7 @@ function use() {
   usePicture("mask", mask);
   if (extended) {
     [$("width").value, $("height").value] = [size.width, size.height];
-    sizeTouched = true;
+    sizeTouched = sizeOfExtended = true;
     saveInputs();
   }
   toast(mask ? t("Say what the picture shows, then generate: only the painted parts change.") : t("Nothing is painted: the whole picture may change."));

@@ -19,6 +19,7 @@ function usePicture(name, url) {
   if (url) showIn(img, name, url); else { img.removeAttribute("src"); input.value = ""; }
   wrong(input, "");
   if (name === "image") showMore(); else showUsed();
+  if (name === "image" && sizeOfExtended) sizeTouched = sizeOfExtended = false;
   if (!model) return;
   $("edit-image").hidden = !given.image || !canEdit();
   $("edit-video").hidden = !given.video || !canPaintVideo();

@@ -45,6 +45,7 @@ async function searchAgain() {
   try {
     if (isSearching()) await seek();
     else { sought.turn += 1; sought.jobs = []; await list(); }
+    if (selection.on) forgetUnseen();
   } catch (error) { complain(inWords(error)); }
 }
 

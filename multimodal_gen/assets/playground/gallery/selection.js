@@ -96,6 +96,12 @@ function pickKeys(event, at) {
 }
 function pickAll() { shelf.items.forEach((_, at) => pick(at, true)); }
 
+// What is no longer shown is no longer selected.
+function forgetUnseen() {
+  for (const key of selection.keys.keys()) if (itemAt(key) < 0) selection.keys.delete(key);
+  showSelection();
+}
+
 function stopSelecting() {
   selection.on = false;
   selection.keys.clear();

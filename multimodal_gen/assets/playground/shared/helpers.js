@@ -18,6 +18,7 @@ let jobs = [];           // newest first
 let staged = null;       // id of the job on the stage
 let lastSeed = null;
 let sizeTouched = false;
+let sizeOfExtended = false;  // it goes with the picture
 let offline = true;
 const previews = new Map();  // job id -> {output index: data URL}
 const deleted = new Set();

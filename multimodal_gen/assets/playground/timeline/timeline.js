@@ -269,13 +269,14 @@ async function demonstrate() {
   timelineDemo.disabled = true;
   pauseTimeline(false);
   const long = Math.min(model.limits.max_steps, 12 * model.defaults.num_inference_steps);
-  const things = [t("long request {number}", { number: 1 }), t("long request {number}", { number: 2 }), t("long request {number}", { number: 3 })];
+  const examples = model.example_prompts.map(({ prompt }) => prompt);
+  const [first, second, third, last] = [0, 1, 2, 3].map((i) => examples[i] || asked().prompt);
   const common = { ...(model.models.length > 1 ? { model: model.name } : {}), ...(makesVideos() ? {} : { run_in_background: true }) };
   const ask0 = (body) => submit(makesVideos() ? "v1/videos" : "v1/images/generations", JSON.stringify({ ...common, ...body }));
   try {
-    await Promise.all(things.map((prompt) => ask0({ prompt, num_inference_steps: long, priority: "low" })));
+    await Promise.all([first, second, third].map((prompt) => ask0({ prompt, num_inference_steps: long, priority: "low" })));
     await sleep(1500);
-    await ask0({ prompt: t("urgent request"), priority: "high" });
+    await ask0({ prompt: last, priority: "high" });
   } catch (error) {
     complain(inWords(error));
   } finally {
