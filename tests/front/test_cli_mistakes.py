@@ -3,6 +3,7 @@ before any model is loaded."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from multimodal_gen.entrypoints.cli.__main__ import run
 from multimodal_gen.entrypoints.cli.main import app, main
 from multimodal_gen.entrypoints.cli.options.option_owners import ELSEWHERE, OptionOwners
 from multimodal_gen.entrypoints.cli.prompts import early_checks
@@ -196,3 +198,17 @@ def test_what_other_tools_call_an_option_is_an_option_of_none_of_the_commands() 
     named = {name for meant in ELSEWHERE.values() for name in meant.split(" and ")}
     assert all(owners.of(name) for name in named)
     assert not any(owners.of(f"--{name}") for name in ELSEWHERE)
+
+
+def test_closed_standard_streams_are_places_where_nothing_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["multimodal-gen", "--version"])
+    assert run() == 0
+    assert sys.stdin.read() == ""
+    assert not sys.stdout.isatty()
+    for name in ("stdin", "stdout", "stderr"):
+        getattr(sys, name).close()

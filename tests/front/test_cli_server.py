@@ -95,6 +95,13 @@ def test_a_request_that_the_model_refuses_is_refused_here(
     assert "-W/--width=70: must be a multiple of 16" in line
 
 
+def test_a_model_that_the_server_lacks_is_refused(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(capsys, 2, "--model-path", "no/such", "--server", url)
+    assert "no/such: the server has no such model; it has " in line.replace("'", "")
+
+
 def test_prompts_are_sent_concurrently(capsys: pytest.CaptureFixture[str]) -> None:
     Path("p.txt").write_text("a\nb\nc")
     with serving(app_over(Together(waits_for=3))) as url:  # type: ignore[arg-type]

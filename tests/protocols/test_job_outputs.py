@@ -78,6 +78,11 @@ def test_jobs_are_searched_for(server: Server) -> None:
     assert call(server, "GET", f"/v1/jobs?search={'a' * 1001}").status_code == 400
 
 
+@pytest.mark.parametrize("query", ["created_after=nan", "created_before=inf", "search=a%00b"])
+def test_what_cannot_be_searched_for_is_refused(server: Server, query: str) -> None:
+    assert call(server, "GET", f"/v1/jobs?{query}").status_code == 400
+
+
 def test_an_output_is_deleted_alone(server: Server) -> None:
     job = made(server, "three of them", 3)
     reply = call(server, "DELETE", f"{outputs(job)}/0").json()
@@ -115,7 +120,8 @@ def test_results_are_packed_under_their_own_names(server: Server) -> None:
         {"job": one["id"]},
         {"job": two["id"], "index": 0},
     ]
-    reply = call(server, "POST", "/v1/jobs/zip", json={"outputs": wanted})
+    twice = {"outputs": [*wanted, wanted[0]]}
+    reply = call(server, "POST", "/v1/jobs/zip", json=twice)
     assert reply.headers["content-type"] == "application/zip"
     archive = zipfile.ZipFile(io.BytesIO(reply.content))
     assert archive.testzip() is None

@@ -22,7 +22,7 @@ from multimodal_gen.entrypoints.cli.running.result_source import CheckedRequest
 from multimodal_gen.entrypoints.cli.server.bodies import image_request, video_request
 from multimodal_gen.entrypoints.cli.server.connection import ServerConnection
 from multimodal_gen.entrypoints.python.generation_result import GenerationResult, Progress
-from multimodal_gen.errors import EngineNotReady, MultimodalGenError, from_wire
+from multimodal_gen.errors import EngineNotReady, InvalidRequest, MultimodalGenError, from_wire
 from multimodal_gen.messages.model_info import ModelInfo
 from multimodal_gen.messages.reply import Evaluations
 from multimodal_gen.messages.request_warning import from_plain
@@ -50,6 +50,11 @@ class ServerEngine:
     def wait_ready(self) -> ModelInfo:
         """Return the model's description, once it is loaded. Raises MultimodalGenError."""
         described = self._described()
+        if (asked := self._asked.get("model")) not in (None, described.get("name")):
+            allowed = ", ".join(described.get("models", ()))
+            raise InvalidRequest(
+                "model_path", asked, f"the server has no such model; it has {allowed}"
+            )
         try:
             self._model = msgspec.convert(described, ModelInfo)
         except msgspec.ValidationError as error:

@@ -145,7 +145,7 @@ def _find(jobs: Jobs, outputs: list[OutputName], owner: Owner) -> list[_Packed]:
     """Raises NotFound and Expired."""
     known: dict[str, JobRecord] = {}
     found = []
-    for output in outputs:
+    for output in {(each.job, each.index): each for each in outputs}.values():
         if output.job not in known:
             known[output.job] = jobs.shelf.get(output.job, owner)
         record = known[output.job]

@@ -27,6 +27,7 @@ from multimodal_gen.serving.service import Service
 
 MAX_PAGE = 100
 MAX_SEARCH = 1000
+_Time = Annotated[float, Query(allow_inf_nan=False)]
 
 
 def job_routes(service: Service, jobs: Jobs) -> APIRouter:
@@ -45,11 +46,11 @@ def job_routes(service: Service, jobs: Jobs) -> APIRouter:
         after: str | None = None,
         limit: Annotated[int, Query(ge=0, le=MAX_PAGE)] = 20,
         order: PageOrder = "desc",
-        search: Annotated[str, Query(max_length=MAX_SEARCH)] = "",
+        search: Annotated[str, Query(max_length=MAX_SEARCH, pattern=r"^[^\x00]*$")] = "",
         model: str | None = None,
         starred: bool = False,
-        created_after: float | None = None,
-        created_before: float | None = None,
+        created_after: _Time | None = None,
+        created_before: _Time | None = None,
     ) -> Response:
         """List jobs by time of acceptance; `after` is the last id of the previous page. `search`:
         words that are all in the prompt, in any case; `starred=true`: only jobs with a starred
