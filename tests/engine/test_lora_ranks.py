@@ -13,6 +13,7 @@ from engineless import load, run
 from engines import start_engine, submit_to
 from loras import LoadedLoras, diffusers_keys, random_lora, write
 from tiny_checkpoints import stock_pipeline
+from told import texts
 
 from multimodal_gen.configs.sampling_params import SamplingParams
 from multimodal_gen.errors import InvalidRequest
@@ -97,7 +98,7 @@ def test_what_of_a_lora_has_no_effect_is_in_the_result(
     keys = diffusers_keys("transformer", random_lora(stock.transformer, "attn.to_q"))
     write(root / "bundle.safetensors", {**keys, "bundle_emb.thing.clip_l": torch.ones(2, 8)})
     both = submit_to(ranks, **CALL, lora=["bundle:0.5", "a"]).result(300)
-    assert [warning.split(":")[0] for warning in both.warnings] == ["lora='bundle'"]
+    assert [warning.split(":")[0] for warning in texts(both.warnings)] == ["lora='bundle'"]
     assert submit_to(ranks, **CALL, lora="a").result(300).warnings == ()
 
 

@@ -121,7 +121,7 @@ def test_memory_is_more_than_nothing_and_less_than_any_machine_has(
     given: str, bundled_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["models", str(bundled_model), "--device-memory-gb", given]) == 2
-    said = f"device_memory_gb={float(given)}: must be more than 0 and at most 1000000 (GB)"
+    said = f"--device-memory-gb={float(given)}: must be more than 0 and at most 1000000 (GB)"
     assert said in capsys.readouterr().err
 
 

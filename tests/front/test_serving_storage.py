@@ -348,7 +348,7 @@ def test_a_data_folder_that_can_not_be_is_a_mistake_of_use(
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     assert main(["serve", "--port", "0", "--data-dir", path]) == 2
-    assert "data_dir=" in capsys.readouterr().err
+    assert "--data-dir=" in capsys.readouterr().err
 
 
 def mode(path: Path) -> int:

@@ -272,7 +272,6 @@ def _by_text(value: Any) -> str:
         ({"width": 48}, {}, "width", "multiple of 32"),
         ({"num_inference_steps": 1}, {}, "num_inference_steps", "at least 2"),
         ({"image_use": "mask"}, {}, "image_use", "must be frame or reference"),
-        (REFERENCE, {}, "image_path", "required for reference-to-video"),
         ({"prompt": "a <|image_pad|>"}, {}, "prompt", "must not contain"),
         (
             {"image_use": "frame"},

@@ -89,7 +89,7 @@ def test_other_programs_find_a_new_solver_by_their_names_for_it(added: str) -> N
     }
     assert solver_named("k_sa_solver", model.schedulers) == added
     assert "Sampler: SA-Solver," in write(SamplingParams(prompt="x", scheduler=added), "model", "1")
-    assert f'"SA-Solver": ["{added}"]' in page()
+    assert f'"SA-Solver":["{added}"]' in page()
 
 
 def test_a_family_lists_what_its_published_checkpoints_come_with_first() -> None:

@@ -139,7 +139,7 @@ def test_sillytavern_lists_models_and_gets_an_image(url: str) -> None:
     assert eventually(ended)
     assert found["status"]["status_str"] == "success"
     assert texts(found["status"]["messages"][-1][1]["warnings"]) == [
-        "negative_prompt has no effect: it needs a larger true_cfg_scale"
+        "node 7: text has no effect: it needs a larger true_cfg_scale"
     ]
     (image,) = (image for each in found["outputs"].values() for image in each["images"])
     query = f"filename={image['filename']}&subfolder={image['subfolder']}&type={image['type']}"

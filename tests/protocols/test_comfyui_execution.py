@@ -131,7 +131,7 @@ def test_what_has_no_effect_is_in_the_reply_and_the_history(client: ComfyUI) -> 
     client.hear(said["prompt_id"])
     status = client.history(said["prompt_id"])["status"]
     assert status["status_str"] == "success"
-    idle = "negative_prompt has no effect: it needs a larger true_cfg_scale"
+    idle = "node 7: text has no effect: it needs a larger true_cfg_scale"
     assert texts(status["messages"][-1][1]["warnings"]) == [*texts(said["warnings"]), idle]
 
 

@@ -282,7 +282,7 @@ def test_hanging_up_ends_the_work_on_a_video(url: str, engine: EngineProcess) ->
         ({"extra": {"num_frames": 6}}, "num_frames"),
         ({"extra": {"fps": "x"}}, "fps"),
         ({"extra": {"n": 2}}, "n"),
-        ({"extra": {"strength": 0.5}}, "strength"),
+        ({"extra": {"strength": 1.5}}, "strength"),
         ({"input_reference": b"no picture"}, "input_reference"),
     ],
 )

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
+from transformers import BatchEncoding
 
 from multimodal_gen.runtime.layers.quantized.storage import Storage
 from multimodal_gen.runtime.layers.take import Segment, take_parameters
@@ -66,12 +67,17 @@ class StandInTokenizer:
     model_max_length = 512
     pad_token_id = 0
     chat_template = ""
+    is_fast = False
 
     def __len__(self) -> int:
         return 1
 
-    def __call__(self, text: str | Sequence[str], **_: bool) -> SimpleNamespace:
-        return SimpleNamespace(input_ids=[] if isinstance(text, str) else [[] for _ in text])
+    def apply_chat_template(self, *_: object, **__: object) -> str:
+        return ""
+
+    def __call__(self, text: str | Sequence[str], **_: bool) -> BatchEncoding:
+        none: list[list[int]] = [] if isinstance(text, str) else [[] for _ in text]
+        return BatchEncoding({"input_ids": none, "special_tokens_mask": none})
 
 
 class StandInEncoder(nn.Module):

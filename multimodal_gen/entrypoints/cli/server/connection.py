@@ -48,17 +48,17 @@ class ServerConnection:
         """Return the JSON object at a path, while no event loop runs. Raises
         MultimodalGenError."""
         with self._translating(), httpx2.Client(**self._options) as client:
-            return self._object(client.get(path, params=query))
+            return self._read(client.get(path, params=query))
 
     async def get(self, path: str) -> dict[str, Any]:
         """Return the JSON object at a path. Raises MultimodalGenError."""
         with self._translating():
-            return self._object(await self._open.get(path))
+            return self._read(await self._open.get(path))
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a JSON object and return the reply's. Raises MultimodalGenError."""
         with self._translating():
-            return self._object(await self._open.post(path, json=body))
+            return self._read(await self._open.post(path, json=body))
 
     async def delete(self, path: str) -> None:
         """Delete what is at a path. Raises MultimodalGenError."""
@@ -90,7 +90,7 @@ class ServerConnection:
         assert self._client is not None
         return self._client
 
-    def _object(self, reply: httpx2.Response) -> dict[str, Any]:
+    def _read(self, reply: httpx2.Response) -> dict[str, Any]:
         try:
             content = self._checked(reply).json()
         except ValueError:

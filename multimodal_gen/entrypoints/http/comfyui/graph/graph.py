@@ -201,8 +201,10 @@ def _node(key: str, entry: Any, definitions: NodeDefinitions) -> Node:
     name = entry["class_type"]
     if (kind := definitions.get(name)) is None:
         near = get_close_matches(name[:100], definitions, 1, _ALIKE)
-        why = f"did you mean {near[0]}?" if near else f"{why_unsupported(name)}."
-        message = f"Node {shown(name)!r} not found: {why}"
+        guess = (
+            f"did you mean {near[0]}?" if near else "GET /object_info lists this server's nodes."
+        )
+        message = f"Node {shown(name)!r} not found: {why_unsupported(name) or guess}"
         raise _refused("missing_node_type", message, key, name)
     inputs = entry.get("inputs", {})
     if not isinstance(inputs, dict):

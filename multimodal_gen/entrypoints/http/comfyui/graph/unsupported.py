@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def why_unsupported(name: str) -> str:
-    """Reason that this server has no node of this name."""
-    for reason, starts in _REASONS.items():
-        if name.startswith(starts):
-            return reason
-    return "it is not one of this server's nodes, which GET /object_info lists"
+def why_unsupported(name: str) -> str | None:
+    """Reason that this server has no node of this name, as a sentence's end; None for names that
+    nobody else has either."""
+    starting = (f"{reason}." for reason, starts in _REASONS.items() if name.startswith(starts))
+    return next(starting, None)
 
 
 _REASONS: dict[str, tuple[str, ...]] = {
