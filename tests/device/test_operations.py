@@ -50,10 +50,12 @@ def operations(seen: Seen) -> dict[str, int]:
     return operations
 
 
+@pytest.mark.slow
 def test_every_native_family_is_counted(operations: dict[str, int]) -> None:
     assert operations.keys() == MOST.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", MOST)
 def test_an_evaluation_is_no_more_operations_than_it_was(
     operations: dict[str, int], family: str

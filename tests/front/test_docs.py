@@ -22,6 +22,12 @@ from multimodal_gen.entrypoints.http.transport.key_ring import read_keys
 from multimodal_gen.launch.engine_process import EngineProcess
 
 WITH_SNIPPETS = [page for page in PAGES if snippets_of(page)]
+LONG = ("docs/index.md",)
+"""Pages whose commands start many engines, as others do, too."""
+PAGES_IN_TURN = [
+    pytest.param(page, id=name, marks=pytest.mark.slow if name in LONG else ())
+    for page, name in ((page, str(page.relative_to(ROOT))) for page in WITH_SNIPPETS)
+]
 TOOLS = ("bash", "curl", "jq", "openssl", "base64")
 
 ONLY_PARSED = {
@@ -81,7 +87,7 @@ def shared(engine: EngineProcess, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("shared")
-@pytest.mark.parametrize("page", WITH_SNIPPETS, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES_IN_TURN)
 def test_the_snippets_of_a_page_work_in_order(
     page: Path, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ def test_the_wheel_holds_the_bundled_model(wheel: Path, bundled_model: Path) -> 
 
 def test_the_wheel_holds_the_page(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
-    for part in (ROOT / "multimodal_gen/assets/playground").rglob("*.*"):
+    for part in (ROOT / "multimodal_gen/assets").rglob("*.*"):
         assert part.relative_to(ROOT).as_posix() in packed
 
 

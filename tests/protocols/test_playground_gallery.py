@@ -436,7 +436,7 @@ def traced(page: Page) -> Iterator[list[float]]:
     tasks += [each.get("tdur", 0) / 1000 for each in events if (each["pid"], each["tid"]) in main]
 
 
-@in_each_view
+@pytest.mark.parametrize("view", ["desktop", pytest.param("phone", marks=pytest.mark.slow)])
 def test_thousands_of_results_scroll_without_jank(page: Page, crowded: Server, view: str) -> None:
     opened(page, crowded.url)
     expect(page.locator(TILES).first).to_be_visible()

@@ -1,19 +1,9 @@
 "use strict";
 // What the schema says of a route, as elements.
 
-const $ = (id) => document.getElementById(id);
 const SERVER = "http://127.0.0.1:30000";
 const here = new URL(".", document.baseURI).href.replace(/\/$/, "");
 let api = { components: { schemas: {} } };
-
-function h(tag, props, ...kids) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(props || {})) {
-    if (name in made) made[name] = value; else made.setAttribute(name, value);
-  }
-  made.append(...kids.filter((kid) => kid !== null && kid !== undefined));
-  return made;
-}
 
 // A docstring's lines are one paragraph until an empty one; `code` is marked.
 const paragraphs = (text) => text.split(/\n\s*\n/).map((each) => each.replace(/\s*\n\s*/g, " "));

@@ -1,7 +1,6 @@
 "use strict";
 // Shows the server's state, and asks for it again every few seconds while the page is seen.
 
-const $ = (id) => document.getElementById(id);
 const EVERY_MS = 3000;
 const KEY = "multimodal_gen.admin_key";
 const PHASES = { loading: "Loading", ready: "Ready", restarting: "Restarting", stopping: "Stopping", failed: "Failed" };
@@ -11,15 +10,6 @@ function recalled() { try { return sessionStorage.getItem(KEY) || memoryKey; } c
 function keep(key) {
   memoryKey = key;
   try { sessionStorage.setItem(KEY, key); } catch { /* a private window: this page remembers it */ }
-}
-
-function h(tag, props, ...kids) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(props || {})) {
-    if (name in made) made[name] = value; else made.setAttribute(name, value);
-  }
-  made.append(...kids.filter((kid) => kid !== null && kid !== undefined));
-  return made;
 }
 
 // Replaces what changed only: a reader's selection and place stay.

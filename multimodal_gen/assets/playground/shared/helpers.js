@@ -1,7 +1,6 @@
 "use strict";
 // State that all parts share, and small helpers.
 
-const $ = (id) => document.getElementById(id);
 const form = $("form");
 const KEY = "multimodal_gen.key";
 const FINAL = ["completed", "failed", "cancelled"];
@@ -35,17 +34,6 @@ const hear = (name, act) => news.addEventListener(name, (event) => act(event.det
 const bodyParts = [];    // (body) => sets its fields
 const viewerActs = [];   // (job, output index) => an element or null
 const tileActs = [];     // (job, output index) => an element or null
-
-function h(tag, props, ...kids) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(props || {})) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (name in made && !name.startsWith("aria")) made[name] = value;
-    else made.setAttribute(name, value);
-  }
-  made.append(...kids.filter((kid) => kid !== null));
-  return made;
-}
 
 function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");

@@ -18,7 +18,8 @@ _INLINE = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
 def page_of(folder: str, constants: Mapping[str, str] | None = None) -> str:
-    """Return `assets/<folder>/index.html` with its styles and scripts inline.
+    """Return `assets/<folder>/index.html` with its styles and scripts inline; those that pages
+    share stand in `assets`.
 
     `constants`: JSON by the name of a constant that a script declares as `const NAME = {};`.
     """
