@@ -85,7 +85,7 @@ class Evaluations(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What a result cost."""
+    """Cost of a result."""
 
     prompt_tokens: int
     """Tokens of its prompts, as the tokenizer that makes most of them counts: without those that

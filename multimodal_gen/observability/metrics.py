@@ -159,7 +159,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class _Exposed(Collector):
-    """What one scrape sees."""
+    """State of the server at one scrape."""
 
     metrics: Metrics
     with_keys: bool

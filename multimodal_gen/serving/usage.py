@@ -16,7 +16,7 @@ TOKEN_SIDE = 16
 
 
 class RequestUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """What the outputs of a request cost, in tokens as OpenAI's clients know them and in our unit
+    """Cost of a request's outputs, in tokens as OpenAI's clients know them and in our unit
     of work."""
 
     text_tokens: int

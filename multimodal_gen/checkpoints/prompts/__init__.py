@@ -1,1 +1,1 @@
-"""What checkpoints say about prompts."""
+"""Prompts in checkpoints: examples, known words, tokens."""

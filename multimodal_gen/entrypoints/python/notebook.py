@@ -1,4 +1,4 @@
-"""What a notebook shows of results: pictures and videos with their seeds and settings."""
+"""Results in notebooks: pictures and videos with their seeds and settings."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ _REASONS = {
 
 
 def _lacks(need: Need, pictures: Pictures) -> str:
-    """What the request lacks."""
+    """Name the input that the request lacks, as a sentence's end; empty if it has it."""
     if need == "image" and not any(name in pictures for name in _SHOWN):
         return " without an input image"
     if need == "mask" and "mask" not in pictures:

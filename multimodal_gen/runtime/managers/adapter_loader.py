@@ -159,5 +159,5 @@ def _beside_the_work() -> Iterator[None]:
 
 
 def _told(order: AdapterLoad, adapter: Lora | Control) -> tuple[RequestWarning, ...]:
-    """What requests that use the adapter are told of it."""
+    """Return the warnings for requests that use the adapter."""
     return tuple(RequestWarning("adapter", order.kind, text) for text in adapter.warnings)

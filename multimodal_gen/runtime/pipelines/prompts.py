@@ -158,7 +158,7 @@ class WeightedPrompts:
         yield _cut_warning(_FIELDS[branch], found, worst, instead)
 
     def _longer(self, cut: Cut, length: int | None) -> str:
-        """What a request can do against a cut at its own length."""
+        """Advice against a cut at the request's own length."""
         enough, most = cut.limit + cut.lost, self._longest()
         fits = cut.limit == length and most is not None and enough <= most
         return f"max_sequence_length={enough} reads all" if fits else ""

@@ -81,7 +81,7 @@ def _facts(found: Description) -> list[tuple[str, str]]:
 
 
 def _of_requests(path: Path) -> list[tuple[str, str]]:
-    """What requests should know: sizes that it draws, and parameters that change nothing."""
+    """Facts for requests: sizes that it draws, and parameters that change nothing."""
     limits, idle = facts_of(path)
     stated = msgspec.structs.asdict(limits)
     told = ", ".join(f"{name} {value:g}" for name, value in stated.items() if value is not None)

@@ -1,4 +1,4 @@
-"""How a file was made: the settings in its metadata, ours or AUTOMATIC1111's."""
+"""Origin of a file: the settings in its metadata, ours or AUTOMATIC1111's."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ _FILES = ("image_path", "last_image_path", "mask_path", "video_path")
 
 
 def _without_files(params: SamplingParams) -> SamplingParams:
-    """What we write names no files. Those that another program wrote there would be read without
-    having been asked for."""
+    """Return the settings without files. We write none; those that another program named there
+    would be read without having been asked for."""
     controls = tuple(replace(each, image=None) for each in params.control)
     return params.updated(**dict.fromkeys(_FILES), control=controls)
 

@@ -1,4 +1,4 @@
-"""Where the results of a command come from."""
+"""Sources of a command's results: an engine or a server."""
 
 from __future__ import annotations
 

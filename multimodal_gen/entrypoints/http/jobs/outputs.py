@@ -28,7 +28,7 @@ OutputIndex = Annotated[int, Field(ge=0)]
 
 
 class OutputChange(BaseModel):
-    """What is to be changed of an output."""
+    """Change of one output."""
 
     starred: bool
     """Starred results go last when space is needed."""

@@ -232,7 +232,7 @@ def _of_validation(error: RequestValidationError) -> Response:
 
 
 def _where(error: Mapping[str, Any]) -> str:
-    """What is wrong with JSON, and where."""
+    """Describe the mistake in JSON, and its place."""
     *_, position = error["loc"]
     place = f", at character {position + 1}" if isinstance(position, int) and position else ""
     return f"{error['ctx']['error']}{place}"

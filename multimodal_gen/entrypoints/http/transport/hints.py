@@ -1,4 +1,4 @@
-"""What a client probably meant by a request that can't be served: one line that leads to it."""
+"""Guesses at the meaning of a request that can't be served: one line that leads to it."""
 
 from __future__ import annotations
 

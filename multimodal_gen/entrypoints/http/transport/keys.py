@@ -113,7 +113,7 @@ def _decoded(text: bytes) -> bytes:
 
 
 def _what_is_needed(scope: Scope, given: bytes | None) -> str:
-    """How to send a key, to a client that sent none or another."""
+    """Return the way to send a key, for a client that sent none or another."""
     header = "Authorization: Bearer <key>"
     if given:
         return f"the API key is not one of this server's: send one of them as {header}"
